@@ -1,0 +1,69 @@
+"""The command `conveyor-server`: reads the settings and runs the server."""
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from cyclopts import App as CommandLine
+from cyclopts import Parameter
+
+from conveyor_server import __version__
+from conveyor_server.core.errors import StartError
+from conveyor_server.settings import ENVIRONMENT_PREFIX, Settings
+
+HELP = """Serve the ONNX models of a repository over gRPC (Open Inference Protocol) with dynamic batching.
+
+Every option is also an environment variable (`CONVEYOR_GRPC_PORT`) and a key of the TOML file given with `--config`
+(`grpc_port = 8001`). An option beats a variable, a variable beats the file.
+"""
+
+_environment = cyclopts.config.Env(ENVIRONMENT_PREFIX, command=False)
+command_line = CommandLine(name="conveyor-server", help=HELP, version=__version__, config=_environment)
+
+
+@command_line.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[
+        Path | None, Parameter(env_var=f"{ENVIRONMENT_PREFIX}CONFIG", help="TOML file of settings.")
+    ] = None,
+) -> int:
+    """Finds the settings file first, because it is where the other options may come from."""
+    if config is not None:
+        command_line.config = (_environment, cyclopts.config.Toml(config, must_exist=True))
+    result: int = command_line(tokens)
+    return result
+
+
+@command_line.default
+def serve(*, settings: Settings | None = None) -> int:
+    """Runs the server until a signal stops it."""
+    settings = settings or Settings()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr
+    )
+    asyncio.run(_run(settings))
+    return 0
+
+
+async def _run(settings: Settings) -> None:
+    # Imported here, so that --help and a wrong flag need no runtime.
+    from conveyor_server.app import App
+
+    await App(settings).run()
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 stopped as asked, 1 cannot serve, 2 wrong usage, 128 + n left at once by signal n."""
+    try:
+        sys.exit(command_line.meta())
+    except StartError as error:
+        sys.stderr.write(f"conveyor-server: {error}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The life of a server, phase by phase: start, serve, lame duck, drain, stop. Composes the rings; owns the signals."""
+
+import asyncio
+import logging
+import os
+import signal
+from typing import Any
+
+from conveyor_server import __version__
+from conveyor_server.engine.batcher import Batcher, QueueLimits
+from conveyor_server.engine.cpu_budget import cpu_budget
+from conveyor_server.engine.onnx_model import OnnxModel, RuntimeOptions
+from conveyor_server.engine.repository import Repository
+from conveyor_server.http_server import HttpServer
+from conveyor_server.metrics import Metrics
+from conveyor_server.settings import Settings
+from conveyor_server.wire.grpc_transport import GrpcTransport
+from conveyor_server.wire.service import InferenceService
+
+log = logging.getLogger(__name__)
+
+
+class App:
+    """One server process. Create it in a running event loop.
+
+    Raises:
+        StartError: the settings cannot be met on this machine; the text says what to do.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        options = RuntimeOptions(
+            provider=settings.execution_provider, threads=settings.threads, max_batch_size=settings.max_batch_size
+        )
+        self._repository = Repository(settings.repository, options, self._make_batcher)
+        self._service = InferenceService(self._repository, self._metrics)
+        self._grpc = GrpcTransport(self._service, settings.host, settings.grpc_port, settings.max_message_bytes)
+        self._http = HttpServer(
+            settings.host,
+            settings.http_port,
+            metrics=lambda: self._metrics.exposition(self._repository.states),
+            ready=lambda: self._service.ready,
+        )
+        self._stop_signal: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Serves until a signal says stop, and returns when everything accepted has been answered."""
+        self._watch_signals()
+        await self._start()
+        loading = asyncio.create_task(self._load())
+        try:
+            either: set[asyncio.Future[Any]] = {loading, self._stop_signal}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()  # a reason not to start at all
+            reason = await self._stop_signal
+            if reason is signal.SIGTERM:
+                await self._lame_duck()
+            await self._drain()
+        finally:
+            loading.cancel()
+            await self._stop()
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stop_signal.done():
+            log.warning("%s again: leaving now, unanswered requests are lost.", number.name)
+            logging.shutdown()
+            os._exit(128 + number)
+        log.info("%s: stopping. A second signal leaves at once.", number.name)
+        self._stop_signal.set_result(number)
+
+    async def _start(self) -> None:
+        """Both ports answer from here on; nothing is ready yet."""
+        await self._http.start()
+        await self._grpc.start()
+        log.info(
+            "Conveyor %s, repository %s, %d CPU(s): gRPC on %s:%d, HTTP on %s:%d",
+            __version__,
+            self._settings.repository,
+            cpu_budget(),
+            self._settings.host,
+            self._grpc.port,
+            self._settings.host,
+            self._http.port,
+        )
+
+    async def _load(self) -> None:
+        """Loads, tunes and warms the models; then the server is ready."""
+        await self._repository.load()
+        served = [state.name for state in self._repository.states if state.served]
+        if served:
+            log.info("Ready: %s.", ", ".join(served))
+        else:
+            log.error("Not ready: no model of the repository can be served; the reasons are above.")
+
+    async def _lame_duck(self) -> None:
+        """Says that it is not ready, and serves on, until balancers have turned away."""
+        self._service.leaving = True
+        log.info("Not ready any more; serving on for %g s.", self._settings.lame_duck_seconds)
+        await asyncio.sleep(self._settings.lame_duck_seconds)
+
+    async def _drain(self) -> None:
+        """Takes no new work, and finishes what was accepted."""
+        self._service.leaving = True
+        try:
+            await asyncio.wait_for(self._repository.drain(), self._settings.drain_seconds)
+        except TimeoutError:
+            log.error("Accepted requests were still running after %g s and are lost.", self._settings.drain_seconds)
+
+    async def _stop(self) -> None:
+        """Closes the ports and frees the runners."""
+        await self._grpc.stop(grace=1.0)
+        await self._http.stop()
+        self._repository.close()
+        log.info("Stopped.")
+
+    def _make_batcher(self, model: OnnxModel) -> Batcher:
+        settings = self._settings
+        limits = QueueLimits(
+            max_rows=settings.max_queue_rows,
+            max_bytes=settings.max_queue_bytes,
+            max_delay=settings.max_queue_delay_microseconds / 1e6,
+        )
+        return Batcher(model, limits, self._metrics.for_model(model.spec.name), runners=settings.runners)

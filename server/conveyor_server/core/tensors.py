@@ -1,0 +1,225 @@
+"""Protocol tensors to numpy arrays and back. Owns every check of a request against a model's signature.
+
+Raw contents become views of the received bytes; nothing is copied but what the protocol makes unavoidable (BYTES, typed
+contents). The first fault found is the one reported, in the order in which clients of the protocol expect it: names of
+outputs, number and names of inputs, batch size, datatype, shape, size of the data.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from conveyor_server.core.byte_strings import decode_byte_strings, encode_byte_strings
+from conveyor_server.core.errors import InvalidRequest
+from conveyor_server.core.model import ModelSpec, TensorSpec
+from conveyor_server.generated import inference_pb2 as pb
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+TYPED_FIELDS = {
+    "BOOL": "bool_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""The field of `InferTensorContents` for each datatype. FP16 has none: it is raw only."""
+
+
+def decode_outputs(request: pb.ModelInferRequest, spec: ModelSpec) -> tuple[int, ...]:
+    """Positions of the outputs that the request asks for, in its order; all of them when it names none.
+
+    Raises:
+        InvalidRequest: an output is unknown or asked for twice.
+    """
+    if not request.outputs:
+        return tuple(range(len(spec.outputs)))
+    wanted = []
+    for output in request.outputs:
+        index = spec.output_index.get(output.name)
+        if index is None:
+            raise InvalidRequest(
+                f"unexpected inference output '{output.name}' for model '{spec.name}'. Its outputs are "
+                f"{_names(spec.outputs)}."
+            )
+        if index in wanted:
+            raise InvalidRequest(f"output '{output.name}' already exists in request for model '{spec.name}'")
+        wanted.append(index)
+    return tuple(wanted)
+
+
+def decode_inputs(request: pb.ModelInferRequest, spec: ModelSpec) -> tuple[tuple[Array, ...], int]:
+    """The request's tensors in the order of the model's inputs, and the number of rows (1 without a batch axis).
+
+    Each array has the dtype of its input and the shape that the request states: `[rows, …]` where the model has a batch
+    axis. Arrays of raw numeric contents are read-only views.
+
+    Raises:
+        InvalidRequest: anything about the tensors that does not fit the model, with the tensor's name, what was
+            expected and what came.
+    """
+    tensors = _by_position(request, spec)
+    rows = _batch_size([tensor for tensor, _ in tensors], spec)
+    arrays = tuple(
+        _decode(tensor, raw, wanted, spec) for (tensor, raw), wanted in zip(tensors, spec.inputs, strict=True)
+    )
+    return arrays, rows
+
+
+def encode_outputs(
+    outputs: Sequence[Array], wanted: Sequence[int], spec: ModelSpec, request_id: str
+) -> pb.ModelInferResponse:
+    """The response with the wanted ones of `outputs` (in the order of the model's outputs) as raw contents."""
+    response = pb.ModelInferResponse(model_name=spec.name, model_version=str(spec.version), id=request_id)
+    for index in wanted:
+        tensor, array = spec.outputs[index], outputs[index]
+        response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=array.shape)
+        response.raw_output_contents.append(
+            encode_byte_strings(array) if tensor.datatype == "BYTES" else array.tobytes()
+        )
+    return response
+
+
+_Input = tuple[pb.ModelInferRequest.InferInputTensor, bytes | None]
+
+
+def _by_position(request: pb.ModelInferRequest, spec: ModelSpec) -> list[_Input]:
+    """Each of the model's inputs with its raw contents, or None where the contents are typed."""
+    raws = request.raw_input_contents
+    if raws and len(raws) != len(request.inputs):
+        raise InvalidRequest(
+            f"model '{spec.name}': raw_input_contents has {len(raws)} entries for {len(request.inputs)} inputs; "
+            "expected one entry for each input, in the same order"
+        )
+    found: dict[int, _Input] = {}
+    for number, tensor in enumerate(request.inputs):
+        index = spec.input_index.get(tensor.name)
+        if index is None:
+            raise InvalidRequest(
+                f"unexpected inference input '{tensor.name}' for model '{spec.name}'. Its inputs are "
+                f"{_names(spec.inputs)}."
+            )
+        if index in found:
+            raise InvalidRequest(f"input '{tensor.name}' already exists in request for model '{spec.name}'")
+        if raws and tensor.HasField("contents"):
+            raise InvalidRequest(
+                f"contents field must not be specified when using raw_input_contents for '{tensor.name}' for model "
+                f"'{spec.name}'"
+            )
+        found[index] = (tensor, raws[number] if raws else None)
+    if len(found) != len(spec.inputs):
+        missing = [tensor for index, tensor in enumerate(spec.inputs) if index not in found]
+        raise InvalidRequest(
+            f"expected {len(spec.inputs)} inputs but got {len(found)} inputs for model '{spec.name}'. Missing: "
+            f"{_names(missing)}."
+        )
+    return [found[index] for index in range(len(found))]
+
+
+def _batch_size(tensors: Sequence[pb.ModelInferRequest.InferInputTensor], spec: ModelSpec) -> int:
+    if not spec.batched:
+        return 1
+    for tensor in tensors:
+        if not tensor.shape:
+            raise InvalidRequest(
+                f"input '{tensor.name}' has no shape but model requires batch dimension for '{spec.name}'"
+            )
+        if tensor.shape[0] != tensors[0].shape[0]:
+            raise InvalidRequest(
+                f"input '{tensor.name}' batch size does not match other inputs for '{spec.name}': "
+                f"{tensor.shape[0]} and {tensors[0].shape[0]}"
+            )
+    rows = tensors[0].shape[0]
+    # A tensor of the wrong rank is a wrong shape, not a wrong batch size: someone forgot the batch axis.
+    if len(tensors[0].shape) == len(spec.inputs[0].shape) and not 1 <= rows <= spec.max_batch_size:
+        raise InvalidRequest(
+            f"inference request batch-size must be <= {spec.max_batch_size} for '{spec.name}' and at least 1, got "
+            f"{rows}"
+        )
+    return rows
+
+
+def _decode(
+    tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None, wanted: TensorSpec, spec: ModelSpec
+) -> Array:
+    if tensor.datatype != wanted.datatype:
+        raise InvalidRequest(
+            f"inference input '{tensor.name}' data-type is '{tensor.datatype}', but model '{spec.name}' expects "
+            f"'{wanted.datatype}'"
+        )
+    shape = tuple(tensor.shape)
+    if not wanted.admits(shape):
+        hint = ""
+        if spec.batched and wanted.admits((1, *shape)):
+            hint = f" The first axis is the batch: send {_shape((1, *shape))} for one row."
+        raise InvalidRequest(
+            f"unexpected shape for input '{tensor.name}' for model '{spec.name}'. Expected {_shape(wanted.shape)}, got "
+            f"{_shape(shape)}.{hint}"
+        )
+    flat = _from_typed(tensor, wanted, spec) if raw is None else _from_raw(raw, shape, wanted, spec)
+    if flat.size != prod(shape):
+        raise InvalidRequest(
+            f"unexpected number of elements for input '{tensor.name}' for model '{spec.name}'. Expected {prod(shape)} "
+            f"for shape {_shape(shape)}, got {flat.size}"
+        )
+    array: Array = flat.reshape(shape)
+    return array
+
+
+def _from_raw(raw: bytes, shape: tuple[int, ...], wanted: TensorSpec, spec: ModelSpec) -> Array:
+    if wanted.datatype == "BYTES":
+        return decode_byte_strings(raw, wanted.name, limit=prod(shape))
+    expected = prod(shape) * wanted.dtype.itemsize
+    if len(raw) != expected:
+        raise InvalidRequest(
+            f"input byte size mismatch for input '{wanted.name}' for model '{spec.name}'. Expected {expected}, got "
+            f"{len(raw)}"
+        )
+    if wanted.datatype == "BOOL":
+        # Any byte but 0 is true; numpy itself trusts that only 0 and 1 come.
+        return np.frombuffer(raw, np.uint8).astype(np.bool_)
+    return np.frombuffer(raw, wanted.dtype)
+
+
+def _from_typed(tensor: pb.ModelInferRequest.InferInputTensor, wanted: TensorSpec, spec: ModelSpec) -> Array:
+    fields = [field.name for field, _ in tensor.contents.ListFields()]
+    expected = TYPED_FIELDS.get(wanted.datatype)
+    if expected is None:
+        raise InvalidRequest(
+            f"input '{wanted.name}' for model '{spec.name}': {wanted.datatype} goes in raw_input_contents"
+        )
+    if not fields and prod(tensor.shape) > 0:
+        raise InvalidRequest(
+            f"unable to find data for input tensor '{wanted.name}' for model '{spec.name}' in request: neither "
+            "raw_input_contents nor contents has any"
+        )
+    if any(name != expected for name in fields):
+        raise InvalidRequest(
+            f"unexpected explicit tensor data for input tensor '{wanted.name}' for model '{spec.name}': "
+            f"{', '.join(fields)} came, {expected} is the field of datatype '{wanted.datatype}'"
+        )
+    values = getattr(tensor.contents, expected)
+    try:
+        if wanted.datatype == "BYTES":
+            return np.array([value.decode() for value in values], np.object_)
+        return np.array(values, wanted.dtype)
+    except (OverflowError, UnicodeDecodeError) as error:
+        raise InvalidRequest(
+            f"input '{wanted.name}' for model '{spec.name}' has a value that is not {wanted.datatype}: {error}"
+        ) from error
+
+
+def _names(tensors: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"'{tensor.name}'" for tensor in tensors)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"

@@ -1,0 +1,201 @@
+"""Feeds one model: takes entries in, forms a batch whenever a runner is free, hands the rows back.
+
+Knows asyncio and the clock, and leaves what to run to `BatchQueue` and how to run it to the model.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from conveyor_server.core.batch_queue import Batch, BatchQueue, Entry, Reply
+from conveyor_server.core.errors import Draining, Overloaded, ServerFailed
+from conveyor_server.core.tensors import Array
+from conveyor_server.core.throughput import Throughput
+
+log = logging.getLogger(__name__)
+
+
+class Model(Protocol):
+    """What the batcher runs. `OnnxModel` is the real one; tests bring a puppet."""
+
+    @property
+    def run_size(self) -> int:
+        """Rows of a full run."""
+
+    @property
+    def rows_per_second(self) -> float:
+        """Measured at load, with full runs."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether a full run is so short that a hop to another thread would cost more than it saves."""
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """The model's outputs for these inputs; blocks."""
+
+
+class Observer(Protocol):
+    """Who wants to know what the batcher does. Called once a run, never once a request."""
+
+    def ran(self, batch: Batch, waited: Sequence[float], seconds: float) -> None:
+        """A run of `batch.rows` rows took `seconds`; its entries had waited so many seconds each."""
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """How much may wait for one model, and for how long it may be held back to fill a batch."""
+
+    max_rows: int
+    max_bytes: int
+    max_delay: float = 0.0
+
+
+class Batcher:
+    """The queue of one model and the runners that empty it.
+
+    All methods are called in the event loop's thread. A batch forms when a runner is free, never because a timer rang,
+    unless a delay was asked for.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        limits: QueueLimits,
+        observer: Observer,
+        *,
+        runners: int = 1,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock or self._loop.time
+        self._model = model
+        self._observer = observer
+        self._queue = BatchQueue(
+            run_size=model.run_size, max_rows=limits.max_rows, max_bytes=limits.max_bytes, max_delay=limits.max_delay
+        )
+        self._throughput = Throughput(model.rows_per_second, model.run_size)
+        self._runners = self._free_runners = runners
+        self._threads = None if model.in_place else ThreadPoolExecutor(runners, thread_name_prefix="runner")
+        self._running_rows = 0
+        self._dispatch_at: asyncio.Handle | None = None
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait for a runner."""
+        return self._queue.rows
+
+    def submit(self, inputs: tuple[Array, ...], rows: int, deadline: float, reply: Reply) -> Entry:
+        """Queues one request and returns at once; `reply` gets the outputs or the error later.
+
+        Args:
+            inputs: one array for each input of the model, `[rows, …]`.
+            rows: how many.
+            deadline: on the event loop's clock, in seconds; `math.inf` for none.
+            reply: where the answer goes.
+
+        Raises:
+            Draining: the model is being taken out of service.
+            Overloaded: the queue is full, or the work ahead makes the deadline impossible.
+        """
+        if self._draining:
+            raise Draining("The server is shutting down and has stopped accepting new requests.")
+        now = self._clock()
+        ahead = self._queue.rows + self._running_rows
+        # Nothing ahead: the estimate may be stale, and a run costs no one else anything.
+        if ahead and now + (needed := self._throughput.seconds_for(ahead + rows) / self._runners) > deadline:
+            raise Overloaded(
+                f"The deadline cannot be met: {ahead} rows are ahead, so the answer would take about "
+                f"{needed * 1000:.1f} ms, and {max(0.0, deadline - now) * 1000:.1f} ms are left. Retry on another "
+                "replica."
+            )
+        entry = Entry(inputs, rows, reply, deadline, arrived=now)
+        self._queue.push(entry)
+        self._idle.clear()
+        self._dispatch_soon()
+        return entry
+
+    def discard(self, entry: Entry) -> None:
+        """The client gave the request up: it leaves the queue at once."""
+        self._queue.discard(entry)
+        self._settle()
+
+    async def drain(self) -> None:
+        """Takes nothing new, and returns when everything accepted has been answered."""
+        self._draining = True
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """Frees the runners' threads. Call it after `drain`."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+
+    def _dispatch_soon(self) -> None:
+        # Not at once: everything that arrives in this turn of the loop shares the batch.
+        if isinstance(self._dispatch_at, asyncio.TimerHandle):
+            self._dispatch_at.cancel()
+            self._dispatch_at = None
+        if self._dispatch_at is None:
+            self._dispatch_at = self._loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._dispatch_at = None
+        while self._free_runners:
+            now = self._clock()
+            batch = self._queue.next_batch(now)
+            if batch is None:
+                break
+            self._start(batch, now)
+            if self._threads is None:
+                self._dispatch_soon()  # let the loop read and write between two runs
+                break
+        else:
+            return  # a runner that gets free will call again
+        due = self._queue.due_at()
+        if due is not None and self._dispatch_at is None:
+            self._dispatch_at = self._loop.call_later(max(0.0, due - self._clock()), self._dispatch)
+        self._settle()
+
+    def _start(self, batch: Batch, now: float) -> None:
+        self._free_runners -= 1
+        self._running_rows += batch.rows
+        if self._threads is None:
+            outcome: Future[list[Array]] = Future()
+            try:
+                outcome.set_result(self._run(batch))
+            except Exception as error:  # the model's fault, whatever it is; logged and answered in _finish
+                outcome.set_exception(error)
+            self._finish(batch, now, outcome)
+        else:
+            future = self._threads.submit(self._run, batch)
+            finish = partial(self._finish, batch, now)
+            future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(finish, done))
+
+    def _run(self, batch: Batch) -> list[Array]:
+        return self._model.run(batch.gather())
+
+    def _finish(self, batch: Batch, started: float, outcome: "Future[list[Array]]") -> None:
+        seconds = self._clock() - started
+        self._free_runners += 1
+        self._running_rows -= batch.rows
+        error = outcome.exception()
+        if error is None:
+            self._throughput.observe(batch.rows, seconds)
+            batch.scatter(outcome.result())
+        else:
+            log.error("A run of %d rows failed: %s", batch.rows, error, exc_info=error)
+            batch.fail(ServerFailed("The runtime failed on this batch. The server's log has the details."))
+        if self._queue.rows:
+            self._dispatch_soon()
+        self._settle()
+        self._observer.ran(batch, [started - entry.arrived for entry, _, _ in batch.slices], seconds)
+
+    def _settle(self) -> None:
+        if self._queue.rows == 0 and self._running_rows == 0:
+            self._idle.set()

@@ -1,0 +1,174 @@
+"""One loaded model on ONNX Runtime, tuned for this machine. The only module that imports onnxruntime."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from conveyor_server.core.errors import ModelRejected, StartError
+from conveyor_server.core.model import NUMPY_TYPES, ModelSpec, TensorSpec
+from conveyor_server.core.tensors import Array
+from conveyor_server.engine.cpu_budget import cpu_budget
+from conveyor_server.engine.model_file import ModelFile
+from conveyor_server.engine.providers import CPU, ExecutionProvider, choose_provider
+from conveyor_server.engine.tuning import RUN_SIZES, RunSize, tune_run_size
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at import; the Linux wheels send telemetry by default
+try:
+    import onnxruntime as ort
+except ModuleNotFoundError as error:
+    raise StartError(
+        "onnxruntime is not installed. Install 'conveyor-server[cpu]' or, for CUDA, 'conveyor-server[gpu]'."
+    ) from error
+
+IN_PLACE_SECONDS = 0.001
+"""Full runs shorter than this stay in the event loop's thread: waking another thread would cost as much again."""
+MORE_THREADS_PAY = 1.2
+"""How much faster a full run must be with all threads than with one, to take them from the other models."""
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_FATAL_ONLY = 4  # onnxruntime's log level; what it would log comes as an exception as well
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How models are run."""
+
+    provider: ExecutionProvider = ExecutionProvider.AUTO
+    threads: int = 0
+    """Threads inside one run; 0 lets a measurement choose between 1 and the CPU budget."""
+    max_batch_size: int = 1024
+    """Rows that one request may carry."""
+
+
+class OnnxModel:
+    """A session, its signature, and the run size that this machine likes best.
+
+    Args:
+        file: an accepted model file.
+        name: the model's name in the repository.
+        version: its version.
+        options: how to run it.
+
+    Raises:
+        ModelRejected: the runtime refuses the model, or its signature cannot be served.
+        ProviderUnavailable: CUDA was asked for and cannot be used.
+    """
+
+    def __init__(self, file: ModelFile, name: str, version: int, options: RuntimeOptions) -> None:
+        self.sha256 = file.sha256
+        self.notice: str | None = None
+        """What the operator should know about the provider, if anything."""
+        self._options = options
+        self.threads = options.threads or 1
+        self._session = self._open(file, self.threads)
+        self.provider: str = self._session.get_providers()[0]
+        self.spec = _signature(self._session, name, version, options.max_batch_size, file.metadata)
+        self._output_names = [tensor.name for tensor in self.spec.outputs]
+        self._tuned = self._tune()
+        if options.threads == 0 and self.provider == CPU and not self.in_place and (budget := cpu_budget()) > 1:
+            self._try_threads(file, budget)
+
+    @property
+    def run_size(self) -> int:
+        """Rows of a full run."""
+        return self._tuned.rows
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows a second in full runs, measured at load."""
+        return self._tuned.rows_per_second
+
+    @property
+    def seconds_per_run(self) -> float:
+        """Duration of a full run, measured at load."""
+        return self._tuned.seconds
+
+    @property
+    def in_place(self) -> bool:
+        """Whether full runs are short enough to stay in the event loop's thread."""
+        return self.provider == CPU and self._tuned.seconds <= IN_PLACE_SECONDS
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """The outputs for these inputs, arrays in the order of the signature. Blocks; may be called from any thread."""
+        feed = {tensor.name: array for tensor, array in zip(self.spec.inputs, inputs, strict=True)}
+        outputs: list[Array] = self._session.run(self._output_names, feed)
+        return outputs
+
+    def _open(self, file: ModelFile, threads: int) -> "ort.InferenceSession":
+        choice = choose_provider(self._options.provider, ort.get_available_providers())
+        session_options = ort.SessionOptions()
+        session_options.intra_op_num_threads = threads
+        session_options.inter_op_num_threads = 1
+        session_options.log_severity_level = _FATAL_ONLY
+        # A spinning thread burns the quota that the next request needs.
+        session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = ort.InferenceSession(
+                file.content, session_options, providers=list(choice.names), provider_options=choice.options
+            )
+        except Exception as error:  # onnxruntime raises a family of its own without a common base
+            raise ModelRejected(f"onnxruntime {ort.__version__} refuses it: {error}") from error
+        self.notice = choice.accept(session.get_providers())
+        return session
+
+    def _tune(self) -> RunSize:
+        if not self.spec.batched:
+            return tune_run_size(self._run_zeros, time.perf_counter, [1])
+        sizes = [rows for rows in RUN_SIZES if rows <= self.spec.max_batch_size]
+        return tune_run_size(self._run_zeros, time.perf_counter, sizes)
+
+    def _try_threads(self, file: ModelFile, threads: int) -> None:
+        """Opens the model again with more threads, and goes back unless they pay."""
+        alone, single = self._session, self._tuned
+        self._session = self._open(file, threads)
+        self._tuned = self._tune()
+        if self._tuned.rows_per_second < single.rows_per_second * MORE_THREADS_PAY:
+            self._session, self._tuned = alone, single
+        else:
+            self.threads = threads
+
+    def _run_zeros(self, rows: int) -> None:
+        self.run([_zeros(tensor, rows, self.spec.batched) for tensor in self.spec.inputs])
+
+
+def _zeros(tensor: TensorSpec, rows: int, batched: bool) -> Array:
+    """A tensor of zeros (empty strings for BYTES); axes of any size get size 1, but for the batch."""
+    shape = tuple(1 if size == -1 else size for size in tensor.shape)
+    shape = (rows, *shape[1:]) if batched else shape
+    return np.full(shape, "", np.object_) if tensor.datatype == "BYTES" else np.zeros(shape, tensor.dtype)
+
+
+def _signature(
+    session: "ort.InferenceSession", name: str, version: int, max_batch_size: int, metadata: dict[str, str]
+) -> ModelSpec:
+    inputs = tuple(_tensor(argument) for argument in session.get_inputs())
+    outputs = tuple(_tensor(argument) for argument in session.get_outputs())
+    # The first axis is the batch when every input and every output leaves it open.
+    batched = bool(inputs) and all(tensor.shape[:1] == (-1,) for tensor in (*inputs, *outputs))
+    return ModelSpec(name, version, inputs, outputs, max_batch_size if batched else 0, metadata)
+
+
+def _tensor(argument: "ort.NodeArg") -> TensorSpec:
+    datatype = _DATATYPES.get(argument.type)
+    if datatype is None:
+        known = ", ".join(NUMPY_TYPES)
+        raise ModelRejected(f"'{argument.name}' is of type {argument.type}; the types served are {known}.")
+    shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)
+    return TensorSpec(argument.name, datatype, shape)

@@ -1,0 +1,61 @@
+"""Finds the run size of a model on this machine by timing a few. Knows nothing of the runtime: it is given a function.
+
+One large run is often slower per row than several that fit the caches, so larger is not simply better.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+RUN_SIZES = (1, 4, 16, 32, 64, 128, 256)
+SECONDS_PER_SIZE = 0.03
+WORTH_WHILE = 1.1
+"""A larger run makes every row in it wait longer, so it must be this much faster per row to be taken."""
+
+
+@dataclass(frozen=True)
+class RunSize:
+    """The chosen rows of a full run, and what was measured with it."""
+
+    rows: int
+    seconds: float
+    """Median duration of one full run."""
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows a second in full runs."""
+        return self.rows / self.seconds
+
+
+def tune_run_size(
+    run: Callable[[int], None], clock: Callable[[], float], sizes: Sequence[int], patience: float = 1.0
+) -> RunSize:
+    """Times `run(rows)` for rising sizes and keeps the fastest per row.
+
+    Args:
+        run: runs the model once with this many rows.
+        clock: seconds.
+        sizes: what to try, rising; at least one.
+        patience: seconds; sizes whose single run takes longer are not looked at beyond the first such one.
+    """
+    best: RunSize | None = None
+    for rows in sizes:
+        run(rows)  # the first run of a size allocates
+        seconds = _median_seconds(run, rows, clock)
+        candidate = RunSize(rows, max(seconds, 1e-9))
+        if best is None or candidate.rows_per_second > best.rows_per_second * WORTH_WHILE:
+            best = candidate
+        if seconds > patience:
+            break
+    assert best is not None, "sizes is never empty. This is a bug."
+    return best
+
+
+def _median_seconds(run: Callable[[int], None], rows: int, clock: Callable[[], float]) -> float:
+    samples: list[float] = []
+    end = clock() + SECONDS_PER_SIZE
+    while not samples or clock() < end:
+        start = clock()
+        run(rows)
+        samples.append(clock() - start)
+    return statistics.median(samples)

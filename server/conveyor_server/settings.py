@@ -1,0 +1,127 @@
+"""The settings of the server, each declared once: type, default, flag, environment variable, TOML key, help, check.
+
+A setting `grpc_port` is the flag `--grpc-port`, the variable `CONVEYOR_GRPC_PORT` and the TOML key `grpc_port`. A flag
+beats a variable, a variable beats the file, the file beats the default.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NamedTuple, get_args, get_type_hints
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from conveyor_server.core.errors import StartError
+from conveyor_server.engine.providers import ExecutionProvider
+
+ENVIRONMENT_PREFIX = "CONVEYOR_"
+
+_port = Number(gte=0, lte=65535)
+_positive = Number(gt=0)
+_not_negative = Number(gte=0)
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be set. An instance is always consistent.
+
+    Raises:
+        StartError: two settings contradict each other.
+    """
+
+    repository: Annotated[
+        Path, Parameter(help="Folder with the models, each as `<model>/<version>/model.onnx`.")
+    ] = Path("models")
+    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 for all of IPv4, :: for all.")] = "127.0.0.1"
+    grpc_port: Annotated[int, Parameter(validator=_port, help="Port of the gRPC service; 0 takes a free one.")] = 8001
+    http_port: Annotated[
+        int, Parameter(validator=_port, help="Port of /metrics, /healthz and /readyz over HTTP; 0 takes a free one.")
+    ] = 8000
+    execution_provider: Annotated[
+        ExecutionProvider,
+        Parameter(help="What runs the models. `cuda` fails when it cannot be used; `auto` falls back to the CPU."),
+    ] = ExecutionProvider.AUTO
+    threads: Annotated[
+        int,
+        Parameter(
+            validator=_not_negative,
+            help="CPU threads inside one run; 0 measures whether more than one pays, up to the container's quota.",
+        ),
+    ] = 0
+    runners: Annotated[
+        int,
+        Parameter(validator=_positive, help="Runs of one model at the same time, where runs are long enough to pay."),
+    ] = 1
+    max_batch_size: Annotated[
+        int, Parameter(validator=_positive, help="Rows that one request may carry. Large requests are split into runs.")
+    ] = 1024
+    max_queue_rows: Annotated[
+        int, Parameter(validator=_positive, help="Rows that may wait for one model; what comes on top is refused.")
+    ] = 8192
+    max_queue_bytes: Annotated[
+        int, Parameter(validator=_positive, help="Bytes of input that may wait for one model.")
+    ] = 256 * 2**20
+    max_queue_delay_microseconds: Annotated[
+        int,
+        Parameter(
+            validator=_not_negative,
+            help="How long the oldest request may be held back to fill a batch. 0 never holds back: batches form from "
+            "what waits while a run is on.",
+        ),
+    ] = 0
+    max_message_bytes: Annotated[
+        int, Parameter(validator=_positive, help="Size limit of one request and of one response.")
+    ] = 64 * 2**20
+    lame_duck_seconds: Annotated[
+        float,
+        Parameter(
+            validator=_not_negative,
+            help="After SIGTERM: how long the server says that it is not ready and still serves, so that balancers "
+            "turn away in time. Ctrl-C skips it.",
+        ),
+    ] = 5.0
+    drain_seconds: Annotated[
+        float, Parameter(validator=_not_negative, help="Then: how long accepted requests may take to be answered.")
+    ] = 30.0
+    log_level: Annotated[LogLevel, Parameter(help="How much is logged, on standard error.")] = LogLevel.INFO
+
+    def __post_init__(self) -> None:
+        if self.max_queue_rows < self.max_batch_size:
+            raise StartError(
+                f"max_queue_rows ({self.max_queue_rows}) is smaller than max_batch_size ({self.max_batch_size}): the "
+                "largest request could never be queued. Raise the first or lower the second."
+            )
+
+
+class SettingDescription(NamedTuple):
+    """One row of the documentation."""
+
+    flag: str
+    variable: str
+    default: str
+    help: str
+
+
+def describe_settings() -> Iterator[SettingDescription]:
+    """All settings in order, for the table in the README."""
+    hints = get_type_hints(Settings, include_extras=True)
+    for setting in fields(Settings):
+        parameter = next(extra for extra in get_args(hints[setting.name]) if isinstance(extra, Parameter))
+        yield SettingDescription(
+            flag="--" + setting.name.replace("_", "-"),
+            variable=ENVIRONMENT_PREFIX + setting.name.upper(),
+            default=str(setting.default),
+            help=parameter.help or "",
+        )

@@ -1,0 +1,1 @@
+"""The ring between clients and the engine: protobuf messages in, protobuf messages out."""

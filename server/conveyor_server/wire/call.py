@@ -1,0 +1,24 @@
+"""What a service handler knows of a call. Each transport brings its own; tests bring one without a socket."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+from conveyor_server.core.errors import RequestError
+
+
+class Call(Protocol):
+    """One unary call in progress. It is answered or failed once; attempts after that, or after a cancel, do nothing."""
+
+    deadline: float
+    """On the event loop's clock, in seconds; `math.inf` for none."""
+
+    def answer(self, response: Message) -> None:
+        """Sends the response."""
+
+    def fail(self, error: RequestError) -> None:
+        """Sends the error's status code and text."""
+
+    def when_cancelled(self, action: Callable[[], None]) -> None:
+        """Has `action` called, once, if the client gives the call up before it is answered."""

@@ -1,0 +1,30 @@
+"""The one table from our errors to gRPC's status codes. Knows the numbers of the protocol, not the library."""
+
+from enum import IntEnum
+
+from conveyor_server.core import errors
+
+
+class Status(IntEnum):
+    """The status codes of gRPC that this server sends."""
+
+    OK = 0
+    CANCELLED = 1
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+STATUS_OF: dict[type[errors.RequestError], Status] = {
+    errors.InvalidRequest: Status.INVALID_ARGUMENT,
+    errors.ModelNotFound: Status.NOT_FOUND,
+    # Balancers send these three to another replica.
+    errors.ModelNotReady: Status.UNAVAILABLE,
+    errors.Overloaded: Status.UNAVAILABLE,
+    errors.Draining: Status.UNAVAILABLE,
+    errors.DeadlineExceeded: Status.DEADLINE_EXCEEDED,
+    errors.Cancelled: Status.CANCELLED,
+    errors.ServerFailed: Status.INTERNAL,
+}
