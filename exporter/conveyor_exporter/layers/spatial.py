@@ -1,0 +1,71 @@
+"""Owns what layers over images share: the layout of their axes and the checks of an image's shape.
+
+Knows no particular layer and no model.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from conveyor_exporter import activations
+from conveyor_exporter.activations import Activation
+from conveyor_exporter.arguments import Shape, check_data_format
+from conveyor_exporter.errors import InvalidArgument, InvalidInput
+from conveyor_exporter.layers.base import Layer
+
+
+class SpatialLayer(Layer):
+    """A layer over the height and width of images.
+
+    Torch and ONNX compute on [batch, channels, height, width]; Keras' meaning is [batch, height, width, channels].
+    A subclass computes channels first in `compute_channels_first`; this class turns the axes around it. When
+    `channels_first` is set, inputs and outputs stay channels first and are not checked: the exported graph, which
+    turns the axes once for a whole chain of layers, is made that way.
+    """
+
+    channels_first: bool = False
+
+    def __init__(self, data_format: str | None, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        check_data_format(data_format, self.kind)
+        if self.declared_input_shape is not None and len(self.declared_input_shape) != 3:
+            raise InvalidArgument(f"{self.kind}: `input_shape` {_image_shape_advice(self.declared_input_shape)}")
+
+    def image_shape(self, input_shape: Shape) -> tuple[int, int, int]:
+        """Return `input_shape` as (height, width, channels).
+
+        Raises:
+            InvalidInput: it has another number of axes.
+        """
+        if len(input_shape) != 3:
+            raise InvalidInput(f"{self.title}: the shape of one sample {_image_shape_advice(input_shape)}")
+        return input_shape[0], input_shape[1], input_shape[2]
+
+    def compute_channels_first(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return float32 [batch, channels, height, width] for an input in the same layout."""
+        raise NotImplementedError
+
+    def compute(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return float32 [batch, height, width, channels] for an input in the same layout."""
+        return self.compute_channels_first(inputs.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the outputs in the layout of the inputs, channels last unless `channels_first` is set."""
+        if self.channels_first:
+            return self.compute_channels_first(inputs)
+        return super().forward(inputs)
+
+
+def activate_channels_first(activation: Activation, inputs: torch.Tensor) -> torch.Tensor:
+    """Apply an activation to [batch, channels, height, width] as if the channels were the last axis."""
+    if activations.is_elementwise(activation):
+        return activation(inputs)
+    return activation(inputs.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _image_shape_advice(shape: Shape) -> str:
+    message = f"must be (height, width, channels), got {shape}."
+    if len(shape) == 2:
+        message += f" For grey pictures add the channel: {(*shape, 1)}; in a call, add the batch axis: x[None]."
+    return message

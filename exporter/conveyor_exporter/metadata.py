@@ -1,0 +1,92 @@
+"""Owns what an exported file says about itself, the contract with whoever serves it. Knows nothing of torch or onnx."""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from conveyor_exporter.errors import InvalidArgument
+
+FORMAT_VERSION = "1"
+
+
+class Task(StrEnum):
+    """What the model's answer means."""
+
+    BINARY = "binary_classification"
+    MULTICLASS = "multiclass_classification"
+
+    @property
+    def output_name(self) -> str:
+        """The name of the output tensor."""
+        return "probability" if self is Task.BINARY else "probabilities"
+
+    @staticmethod
+    def of_units(units: int) -> "Task":
+        """Return the task of a model with so many outputs: one means yes or no."""
+        return Task.BINARY if units == 1 else Task.MULTICLASS
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What an exported file says about itself.
+
+    Attributes:
+        task: what the answer means.
+        labels: names of the classes; for a binary task two, the second being the one whose probability is given.
+        threshold: probability above which the second label is meant (binary only).
+        input_range: smallest and largest value that the model was trained on.
+        training_metrics: numbers known from training, such as `test_accuracy`.
+    """
+
+    task: Task
+    labels: tuple[str, ...]
+    threshold: float = 0.5
+    input_range: tuple[float, float] = (0.0, 1.0)
+    training_metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(set(self.labels)) != len(self.labels) or not all(isinstance(label, str) for label in self.labels):
+            raise InvalidArgument(f"`labels` must be different strings, got {list(self.labels)}.")
+        if not 0 < self.threshold < 1:
+            raise InvalidArgument(f"`threshold` must lie between 0 and 1, got {self.threshold!r}.")
+        low, high = self.input_range
+        if not low < high:
+            raise InvalidArgument(f"`input_range` must be (smallest, largest), got {self.input_range!r}.")
+
+    @classmethod
+    def for_units(
+        cls,
+        units: int,
+        labels: Sequence[str],
+        threshold: float = 0.5,
+        input_range: tuple[float, float] = (0.0, 1.0),
+        training_metrics: Mapping[str, float] | None = None,
+    ) -> "Metadata":
+        """Return the metadata of a model with so many outputs.
+
+        Raises:
+            InvalidArgument: the number of labels does not fit, or a value cannot be.
+        """
+        task = Task.of_units(units)
+        needed = 2 if task is Task.BINARY else units
+        if isinstance(labels, str) or len(labels) != needed:
+            reason = "no and yes, in this order" if task is Task.BINARY else "one for each unit of the last layer"
+            raise InvalidArgument(f"`labels` must be {needed} names ({reason}), got {labels!r}.")
+        return cls(task, tuple(labels), threshold, input_range, dict(training_metrics or {}))
+
+    def to_properties(self) -> dict[str, str]:
+        """Return the key-value pairs that go into the file, sorted by key."""
+        properties = {
+            "conveyor.exporter_version": importlib.metadata.version("conveyor-exporter"),
+            "conveyor.format_version": FORMAT_VERSION,
+            "conveyor.input.layout": "NHWC",
+            "conveyor.input.range": json.dumps([float(value) for value in self.input_range]),
+            "conveyor.labels": json.dumps(list(self.labels), ensure_ascii=False),
+            "conveyor.task": str(self.task),
+            "conveyor.training.metrics": json.dumps(dict(self.training_metrics), sort_keys=True),
+        }
+        if self.task is Task.BINARY:
+            properties["conveyor.threshold"] = str(float(self.threshold))
+        return dict(sorted(properties.items()))

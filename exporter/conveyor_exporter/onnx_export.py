@@ -1,0 +1,106 @@
+"""Owns the way from a torch module to a finished ONNX model: trace, clean, check. Knows nothing of publishing."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+import torch
+from torch import nn
+
+from conveyor_exporter.arguments import Shape
+from conveyor_exporter.errors import ExportFailed, NotBuilt
+from conveyor_exporter.evaluation import evaluation_mode
+from conveyor_exporter.inference_twin import InferenceTwin
+from conveyor_exporter.metadata import Metadata
+from conveyor_exporter.network import Network
+from conveyor_exporter.onnx_cleanup import clean
+
+OPSET = 18
+IR_VERSION = 8  # with opset 18, what onnxruntime 1.14 and everything since can load
+INPUT_NAME = "image"
+BATCH_AXIS = "batch"
+SAMPLE_BATCH = 2  # torch turns a batch axis of size 1 into a constant
+
+
+def export_onnx(model: nn.Module, input_shape: Shape, metadata: Metadata) -> onnx.ModelProto:
+    """Return a model as one clean ONNX file: named, dynamic in its batch axis, the same bytes for the same weights.
+
+    Args:
+        model: our network, or any module from float32 [batch, *input_shape] to float32 [batch, units].
+        input_shape: the shape of one sample, without the batch axis.
+        metadata: what the file says about itself.
+
+    Raises:
+        ExportFailed: torch cannot express the model in ONNX, or the outcome is not what we promise.
+    """
+    if isinstance(model, Network) and not model.built:
+        raise NotBuilt(f"{model.name} does not know its shapes yet: give its first layer `input_shape`.")
+    program = _trace(model, input_shape, metadata.task.output_name)
+    clean(program)
+    program.ir_version = IR_VERSION
+    program.metadata_props.extend(
+        onnx.StringStringEntryProto(key=key, value=value) for key, value in metadata.to_properties().items()
+    )
+    _check(program)
+    return program
+
+
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """Return the file's content: the same for the same model, wherever it is made."""
+    return model.SerializeToString(deterministic=True)
+
+
+def _trace(model: nn.Module, input_shape: Shape, output_name: str) -> onnx.ModelProto:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with evaluation_mode(model), _quiet():
+        module = InferenceTwin(model).eval() if isinstance(model, Network) else model
+        try:
+            program = torch.onnx.export(
+                module,
+                (torch.zeros(SAMPLE_BATCH, *input_shape, device=device),),
+                dynamo=True,
+                external_data=False,
+                opset_version=OPSET,
+                input_names=[INPUT_NAME],
+                output_names=[output_name],
+                dynamic_shapes=({0: torch.export.Dim(BATCH_AXIS)},),
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportFailed(f"torch cannot express this model in ONNX: {error}") from error
+    if program is None:
+        raise ExportFailed("torch returned no ONNX program. This is a bug.")
+    return program.model_proto
+
+
+def _check(model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportFailed(f"the exported graph is not valid ONNX. This is a bug. {error}") from error
+    for value in (*model.graph.input, *model.graph.output):
+        axes = value.type.tensor_type.shape.dim
+        if not axes or axes[0].dim_param != BATCH_AXIS:
+            raise ExportFailed(
+                f"the first axis of {value.name!r} does not stay open for any batch size; "
+                "does the model reshape or index over it?"
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop the two things that torch's exporter says on every run and that no user can act on."""
+    registry = logging.getLogger("torch.onnx._internal.exporter._registration")
+
+    def worth_saying(record: logging.LogRecord) -> bool:
+        return "torchvision is not installed" not in record.getMessage()
+
+    registry.addFilter(worth_saying)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+            yield
+    finally:
+        registry.removeFilter(worth_saying)

@@ -1,0 +1,115 @@
+"""Owns the order of an export: learn the head, export, verify, publish. Knows each step only by its function."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from conveyor_exporter.arguments import sample_shape
+from conveyor_exporter.errors import ExportFailed, InvalidArgument, VerificationFailed
+from conveyor_exporter.evaluation import evaluation_mode
+from conveyor_exporter.metadata import Metadata
+from conveyor_exporter.network import Network
+from conveyor_exporter.onnx_export import export_onnx, to_bytes
+from conveyor_exporter.publish import Published, check_model_name, publish
+from conveyor_exporter.verify import LIMIT, Images, Verification, verify
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` did.
+
+    Attributes:
+        published: where the file is, its version and its SHA-256.
+        verification: how the file compares with the model.
+    """
+
+    published: Published
+    verification: Verification
+
+
+def export(
+    model: nn.Module,
+    repository: str | Path,
+    *,
+    name: str,
+    labels: Sequence[str],
+    input_shape: Sequence[int] | None = None,
+    threshold: float = 0.5,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    training_metrics: Mapping[str, float] | None = None,
+    real_inputs: Images | None = None,
+    limit: float = LIMIT,
+) -> Exported:
+    """Export a classifier to ONNX, verify the file against the model, and publish it as the model's next version.
+
+    Args:
+        model: a `Sequential`, or any module from float32 [batch, *input_shape] to probabilities [batch, units].
+        repository: folder of the model repository; made when it is not there.
+        name: the model's name in the repository.
+        labels: names of the classes; for a model with one output two, the second meaning yes.
+        input_shape: the shape of one sample, without the batch axis; a `Sequential` knows its own.
+        threshold: probability above which the answer is yes (models with one output).
+        input_range: smallest and largest input value that the model was trained on.
+        training_metrics: numbers to store in the file, such as `test_accuracy`.
+        real_inputs: float32 [samples, *input_shape], samples to verify on beside the made-up ones.
+        limit: the largest absolute difference between the file's and the model's probabilities.
+
+    Returns:
+        Where the file is, and how it compares.
+
+    Raises:
+        InvalidArgument: an argument cannot be, or the model does not end in probabilities.
+        ExportFailed: the model cannot be expressed in ONNX.
+        VerificationFailed: the file gives other answers than the model. Nothing is published.
+        MissingDependency: onnxruntime is not installed.
+        PublishFailed: the repository cannot be written.
+    """
+    check_model_name(name)
+    if input_shape is None and not isinstance(model, Network):
+        raise InvalidArgument("`input_shape` is needed for a module that is not one of our models.")
+    shape = model.input_shape if isinstance(model, Network) else sample_shape(input_shape, "export")
+
+    def answers(images: Images) -> Images:
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        with evaluation_mode(model):
+            return np.asarray(model(torch.as_tensor(images, device=device)).cpu().numpy())
+
+    units = _units(answers(_probe(shape)))
+    metadata = Metadata.for_units(units, labels, threshold, input_range, training_metrics)
+    content = to_bytes(export_onnx(model, shape, metadata))
+    verification = verify(content, answers, shape, input_range=input_range, real_inputs=real_inputs, limit=limit)
+    if not verification.passed:
+        raise VerificationFailed(
+            f"{name}: the ONNX file does not give the model's answers; nothing was published.\n{verification}"
+        )
+    return Exported(publish(content, Path(repository), name), verification)
+
+
+def _probe(shape: tuple[int, ...]) -> Images:
+    """Return inputs far outside the usual range, on which only a real sigmoid or softmax gives probabilities."""
+    return np.random.default_rng(0).normal(0.0, 100.0, (16, *shape)).astype(np.float32)
+
+
+def _units(outputs: Images) -> int:
+    """Return how many outputs a sample has, after a look whether they are probabilities.
+
+    Raises:
+        ExportFailed: they are nan, because the weights are broken.
+        InvalidArgument: they are not probabilities.
+    """
+    if outputs.ndim != 2:
+        raise InvalidArgument(f"a classifier's answer is [batch, units]; this model gives {list(outputs.shape)}.")
+    if np.isnan(outputs).any():
+        raise ExportFailed("the model answers nan; its weights are broken, perhaps by a training that diverged.")
+    if outputs.min() < 0 or outputs.max() > 1:
+        raise InvalidArgument(
+            f"the model's answers reach from {outputs.min():.3g} to {outputs.max():.3g}, so they are no probabilities. "
+            "End it with activation='sigmoid' (one unit) or activation='softmax' (a unit for each class)."
+        )
+    if outputs.shape[1] > 1 and not np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
+        raise InvalidArgument("the model's answers do not add up to 1. End it with activation='softmax'.")
+    return int(outputs.shape[1])

@@ -1,0 +1,107 @@
+"""Owns the demo's two networks: how each is built, trained, measured, exported. Knows nothing of the command line."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from conveyor_exporter.digits import IMAGE_SHAPE, Digits
+from conveyor_exporter.layers import Conv2D, Dense, Flatten
+from conveyor_exporter.models import Sequential
+from conveyor_exporter.pipeline import Exported, export
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one demo model is made.
+
+    Attributes:
+        question: what the model answers, for people.
+        labels: names of its classes.
+        units: outputs of the last layer; one means yes or no.
+        loss: what training minimises.
+        epochs: how often it sees all samples, unless the user says otherwise.
+        targets: from the digits 0 to 9 to what the model shall answer.
+    """
+
+    question: str
+    labels: tuple[str, ...]
+    units: int
+    loss: str
+    epochs: int
+    targets: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+
+    def build(self) -> Sequential:
+        """Return a fresh, compiled network: the tutorial's, with as many outputs as needed."""
+        model = Sequential()
+        model.add(Conv2D(filters=16, kernel_size=(3, 3), activation="relu", input_shape=IMAGE_SHAPE))
+        model.add(Flatten())
+        model.add(Dense(self.units, activation="sigmoid" if self.units == 1 else "softmax"))
+        model.compile(optimizer="adam", loss=self.loss, metrics=["accuracy"])
+        return model
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "parity": Recipe(
+        question="is the digit odd?",
+        labels=("even", "odd"),
+        units=1,
+        loss="binary_crossentropy",
+        epochs=10,
+        targets=lambda digits: digits % 2,
+    ),
+    "digits": Recipe(
+        question="which digit is it?",
+        labels=tuple("0123456789"),
+        units=10,
+        loss="sparse_categorical_crossentropy",
+        epochs=10,
+        targets=lambda digits: digits,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained demo model.
+
+    Attributes:
+        model: the network.
+        epochs: how often it saw all samples.
+        accuracy: share of right answers on the held-out samples.
+    """
+
+    model: Sequential
+    epochs: int
+    accuracy: float
+
+
+def train(recipe: Recipe, training: Digits, test: Digits, epochs: int | None, seed: int) -> Trained:
+    """Train a demo model, showing its progress, and measure it on samples that it has not seen."""
+    torch.manual_seed(seed)
+    model = recipe.build()
+    epochs = recipe.epochs if epochs is None else epochs
+    model.fit(training.images, recipe.targets(training.labels), epochs=epochs)
+    measured = model.evaluate(test.images, recipe.targets(test.labels), batch_size=len(test), return_dict=True)
+    accuracy = measured["accuracy"] if isinstance(measured, dict) else float("nan")
+    return Trained(model, epochs, round(accuracy, 6))
+
+
+def export_trained(name: str, trained: Trained, training: Digits, test: Digits, repository: Path) -> Exported:
+    """Export, verify (on held-out digits too) and publish a trained demo model."""
+    return export(
+        trained.model,
+        repository,
+        name=name,
+        labels=RECIPES[name].labels,
+        training_metrics={
+            "epochs": trained.epochs,
+            "test_accuracy": trained.accuracy,
+            "test_samples": len(test),
+            "train_samples": len(training),
+        },
+        real_inputs=test.images,
+    )

@@ -1,0 +1,57 @@
+"""Owns onnxruntime: the only module that imports it, and only when a file is to be run. Knows nothing of torch."""
+
+import os
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conveyor_exporter.errors import MissingDependency
+
+FATAL = 4  # log level: what goes wrong is raised, and needs no second text on stderr
+
+
+class Session:
+    """One ONNX model ready to run on the processor, on one thread.
+
+    Args:
+        content: the bytes of the ONNX file.
+        optimized: whether onnxruntime rewrites the graph (ENABLE_ALL) or runs it as it is (DISABLE_ALL).
+
+    Raises:
+        MissingDependency: onnxruntime is not installed.
+        Exception: whatever onnxruntime raises for a file that it cannot load.
+    """
+
+    def __init__(self, content: bytes, optimized: bool) -> None:
+        runtime = load_onnxruntime()
+        levels = runtime.GraphOptimizationLevel
+        options = runtime.SessionOptions()
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = FATAL
+        self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the first output for one batch, float32."""
+        name = self._session.get_inputs()[0].name
+        return np.asarray(self._session.run(None, {name: inputs})[0])
+
+
+def load_onnxruntime() -> ModuleType:
+    """Return the module onnxruntime, with its telemetry off.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            "onnxruntime, which verifies every export, is not installed. "
+            "Install it: pip install 'conveyor-exporter[cpu]', or on a machine with an NVIDIA GPU "
+            "pip install 'conveyor-exporter[gpu]'."
+        ) from error
+    module: ModuleType = onnxruntime
+    return module
