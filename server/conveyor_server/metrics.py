@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from conveyor_server.core.batch_queue import Batch
 from conveyor_server.engine.repository import ModelState
@@ -16,6 +16,8 @@ class Metrics:
     """All metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
+        # Else each counter and histogram has a second series, which no one reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "conveyor_requests", "Inference requests by how they ended.", ["model", "code"], registry=registry

@@ -41,9 +41,9 @@ class Settings:
         StartError: two settings contradict each other.
     """
 
-    repository: Annotated[
-        Path, Parameter(help="Folder with the models, each as `<model>/<version>/model.onnx`.")
-    ] = Path("models")
+    repository: Annotated[Path, Parameter(help="Folder with the models, each as `<model>/<version>/model.onnx`.")] = (
+        Path("models")
+    )
     host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 for all of IPv4, :: for all.")] = "127.0.0.1"
     grpc_port: Annotated[int, Parameter(validator=_port, help="Port of the gRPC service; 0 takes a free one.")] = 8001
     http_port: Annotated[

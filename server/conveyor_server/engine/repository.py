@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from conveyor_server.core.errors import InvalidRequest, ModelNotFound, ModelNotReady, ModelRejected, StartError
@@ -34,6 +35,14 @@ class ServedModel:
         return self.model.spec
 
 
+class ModelStatus(StrEnum):
+    """How far a model has come, in the words of the protocol."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
 @dataclass
 class ModelState:
     """The latest version of one model, and how far it has come."""
@@ -41,7 +50,9 @@ class ModelState:
     name: str
     version: int
     path: Path
+    status: ModelStatus = ModelStatus.LOADING
     served: ServedModel | None = None
+    """Set when the status is READY."""
     reason: str = "it is still loading"
     """Why it does not answer, while it does not."""
 
@@ -80,10 +91,10 @@ class Repository:
             try:
                 model = await asyncio.to_thread(self._open, state)
             except ModelRejected as error:
-                state.reason = str(error)
+                state.status, state.reason = ModelStatus.UNAVAILABLE, str(error)
                 log.error("%s version %d is not served: %s", state.name, state.version, error)
             else:
-                state.served = ServedModel(model, self._make_batcher(model))
+                state.status, state.served = ModelStatus.READY, ServedModel(model, self._make_batcher(model))
         self.loaded = True
 
     def get(self, name: str, version: str = "") -> ServedModel:

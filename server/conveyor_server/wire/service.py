@@ -18,7 +18,7 @@ from conveyor_server import __version__
 from conveyor_server.core.errors import Cancelled, InvalidRequest, ModelNotFound, RequestError, ServerFailed
 from conveyor_server.core.model import ModelSpec, TensorSpec
 from conveyor_server.core.tensors import Array, decode_inputs, decode_outputs, encode_outputs
-from conveyor_server.engine.repository import Repository
+from conveyor_server.engine.repository import ModelStatus, Repository
 from conveyor_server.generated import inference_pb2 as pb
 from conveyor_server.wire.call import Call
 from conveyor_server.wire.model_config import describe
@@ -105,6 +105,7 @@ class InferenceService:
                 "ServerMetadata": Rpc(pb.ServerMetadataRequest, self.server_metadata),
                 "ModelMetadata": Rpc(pb.ModelMetadataRequest, self.model_metadata),
                 "ModelConfig": Rpc(pb.ModelConfigRequest, self.model_config),
+                "RepositoryIndex": Rpc(pb.RepositoryIndexRequest, self.repository_index),
             },
             HEALTH_SERVICE: {"Check": Rpc(health_pb2.HealthCheckRequest, self.health_check)},
         }
@@ -182,6 +183,19 @@ class InferenceService:
     async def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """How a model is served. Its parameters are what the ONNX file says of itself: labels, input range."""
         return pb.ModelConfigResponse(config=describe(self._repository.get(request.name, request.version)))
+
+    async def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        """Every model of the repository with its state; the reason tells why one does not answer."""
+        if request.repository_name:
+            raise InvalidRequest(
+                f"There is one repository, without a name; '{request.repository_name[:100]}' is not it."
+            )
+        response = pb.RepositoryIndexResponse()
+        for state in self._repository.states:
+            if state.status is ModelStatus.READY or not request.ready:
+                reason = "" if state.status is ModelStatus.READY else state.reason
+                response.models.add(name=state.name, version=str(state.version), state=state.status, reason=reason)
+        return response
 
     async def health_check(self, request: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
         """The health protocol of gRPC: the empty name and ours mean the server, any other name means that model."""

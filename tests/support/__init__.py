@@ -1,0 +1,1 @@
+"""What several tests need: puppets instead of mocks, small models, real processes."""
