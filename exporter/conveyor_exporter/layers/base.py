@@ -80,6 +80,11 @@ class Layer(nn.Module):
         return f"{self.kind} {self.name!r}"
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the layer computes in: the type of its weights; float32 unless the module was converted."""
+        return next((parameter.dtype for parameter in self.parameters()), torch.float32)
+
+    @property
     def built(self) -> bool:
         """Whether the layer knows its input shape and has its weights."""
         return self.output_shape is not None
@@ -120,7 +125,7 @@ class Layer(nn.Module):
             self.build(shape[1:])
         elif shape[1:] != self.input_shape:
             raise InvalidInput(wrong_input(self.title, self.input_shape, shape))
-        return self.compute(inputs.to(torch.float32))
+        return self.compute(inputs.to(self.dtype))
 
     def add_weight(self, name: str, keras_shape: Shape, initializer: Initializer) -> None:
         """Create the parameter `name`, initialised in Keras' axis order and stored in torch's."""
@@ -163,7 +168,7 @@ class Layer(nn.Module):
         axes = self.keras_axes[name]
         torch_axes = [axes.index(axis) for axis in range(len(axes))]
         parameter = self.get_parameter(name)
-        parameter.data = keras_values.to(parameter.device, torch.float32).permute(torch_axes).contiguous().clone()
+        parameter.data = keras_values.to(parameter.device, self.dtype).permute(torch_axes).contiguous().clone()
 
     def _refuse_unknown(self, options: Mapping[str, Any]) -> None:
         known = LayerOptions.__optional_keys__
