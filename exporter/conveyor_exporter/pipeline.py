@@ -1,11 +1,14 @@
 """Owns the order of an export: learn the head, export, verify, publish. Knows each step only by its function."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from conveyor_exporter.arguments import sample_shape
@@ -15,7 +18,7 @@ from conveyor_exporter.metadata import Metadata
 from conveyor_exporter.network import Network
 from conveyor_exporter.onnx_export import export_onnx, to_bytes
 from conveyor_exporter.publish import Published, check_model_name, publish
-from conveyor_exporter.verify import LIMIT, Images, Verification, verify
+from conveyor_exporter.verify import LIMIT, Images, Reference, Verification, verify
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,7 @@ def export(
         raise InvalidArgument("`input_shape` is needed for a module that is not one of our models.")
     shape = model.input_shape if isinstance(model, Network) else sample_shape(input_shape, "export")
 
-    def answers(images: Images) -> Images:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        with evaluation_mode(model):
-            return np.asarray(model(torch.as_tensor(images, device=device)).cpu().numpy())
-
+    answers = _reference(model)
     units = _units(answers(_probe(shape)))
     metadata = Metadata.for_units(units, labels, threshold, input_range, training_metrics)
     content = to_bytes(export_onnx(model, shape, metadata))
@@ -89,12 +88,29 @@ def export(
     return Exported(publish(content, Path(repository), name), verification)
 
 
+def _reference(model: nn.Module) -> Reference:
+    """Return the model as a function on arrays.
+
+    Our own networks answer in float64, so that a difference is the file's alone: torch's float32 rounds by several 1e-6
+    on a sum over ten thousand features. A foreign module may not be able to, and answers as it is.
+    """
+    module = copy.deepcopy(model).double() if isinstance(model, Network) else model
+    first = next(module.parameters(), torch.zeros(0))
+
+    def answers(images: Images) -> NDArray[np.floating[Any]]:
+        with evaluation_mode(module):
+            outputs = module(torch.as_tensor(images, dtype=first.dtype, device=first.device))
+        return np.asarray(outputs.cpu().numpy())
+
+    return answers
+
+
 def _probe(shape: tuple[int, ...]) -> Images:
     """Return inputs far outside the usual range, on which only a real sigmoid or softmax gives probabilities."""
     return np.random.default_rng(0).normal(0.0, 100.0, (16, *shape)).astype(np.float32)
 
 
-def _units(outputs: Images) -> int:
+def _units(outputs: NDArray[np.floating[Any]]) -> int:
     """Return how many outputs a sample has, after a look whether they are probabilities.
 
     Raises:

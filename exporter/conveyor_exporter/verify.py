@@ -6,6 +6,7 @@ Whether a difference is an error is for the caller to say. Knows no layer; torch
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,8 @@ LIMIT = 1e-5
 """Largest difference of a probability, in float32 on the processor; what is usual is some 1e-7."""
 
 Images = NDArray[np.float32]
-Reference = Callable[[Images], Images]
-"""The model that the file was made from: float32 [batch, *input_shape] to float32 [batch, units]."""
+Reference = Callable[[Images], NDArray[np.floating[Any]]]
+"""The model that the file was made from: float32 [batch, *input_shape] to [batch, units], in any precision."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _runner(content: bytes, optimized: bool) -> Reference:
         return refuse
 
 
-def _difference(run: Reference, images: Images, wanted: Images) -> tuple[float, str]:
+def _difference(run: Reference, images: Images, wanted: NDArray[np.floating[Any]]) -> tuple[float, str]:
     try:
         got = run(images)
     except Exception as error:  # onnxruntime raises its own classes, which share no other root

@@ -80,11 +80,6 @@ class Layer(nn.Module):
         return f"{self.kind} {self.name!r}"
 
     @property
-    def dtype(self) -> torch.dtype:
-        """What the layer computes in: the type of its weights; float32 unless the module was converted."""
-        return next((parameter.dtype for parameter in self.parameters()), torch.float32)
-
-    @property
     def built(self) -> bool:
         """Whether the layer knows its input shape and has its weights."""
         return self.output_shape is not None
@@ -125,7 +120,7 @@ class Layer(nn.Module):
             self.build(shape[1:])
         elif shape[1:] != self.input_shape:
             raise InvalidInput(wrong_input(self.title, self.input_shape, shape))
-        return self.compute(inputs.to(self.dtype))
+        return self.compute(inputs.to(self._dtype(inputs)))
 
     def add_weight(self, name: str, keras_shape: Shape, initializer: Initializer) -> None:
         """Create the parameter `name`, initialised in Keras' axis order and stored in torch's."""
@@ -161,6 +156,11 @@ class Layer(nn.Module):
         """Return what torch prints of this layer."""
         return f"name={self.name!r}"
 
+    def _dtype(self, inputs: torch.Tensor) -> torch.dtype:
+        """Return what to compute in: as the weights (float32 unless the module was converted), else as the inputs."""
+        given = inputs.dtype if inputs.is_floating_point() else torch.float32
+        return next((parameter.dtype for parameter in self.parameters()), given)
+
     def _weights(self) -> list[str]:
         return [name for name in self.keras_axes if self._parameters.get(name) is not None]
 
@@ -168,7 +168,7 @@ class Layer(nn.Module):
         axes = self.keras_axes[name]
         torch_axes = [axes.index(axis) for axis in range(len(axes))]
         parameter = self.get_parameter(name)
-        parameter.data = keras_values.to(parameter.device, self.dtype).permute(torch_axes).contiguous().clone()
+        parameter.data = keras_values.to(parameter.device, parameter.dtype).permute(torch_axes).contiguous().clone()
 
     def _refuse_unknown(self, options: Mapping[str, Any]) -> None:
         known = LayerOptions.__optional_keys__

@@ -1,0 +1,41 @@
+import math
+
+import pytest
+import torch
+from conveyor_exporter import activations
+
+AT_MINUS_ONE_AND_TWO = {
+    "linear": (-1, 2),
+    "relu": (0, 2),
+    "relu6": (0, 2),
+    "leaky_relu": (-0.2, 2),
+    "elu": (math.expm1(-1), 2),
+    "selu": (1.0507009873554805 * 1.6732632423543772 * math.expm1(-1), 2 * 1.0507009873554805),
+    "gelu": (-0.5 * (1 + math.erf(-1 / math.sqrt(2))), 1 + math.erf(2 / math.sqrt(2))),
+    "sigmoid": (1 / (1 + math.e), 1 / (1 + math.exp(-2))),
+    "hard_sigmoid": (0.5 - 1 / 6, 0.5 + 2 / 6),
+    "silu": (-1 / (1 + math.e), 2 / (1 + math.exp(-2))),
+    "swish": (-1 / (1 + math.e), 2 / (1 + math.exp(-2))),
+    "softplus": (math.log1p(math.exp(-1)), math.log1p(math.exp(2))),
+    "softsign": (-0.5, 2 / 3),
+    "tanh": (math.tanh(-1), math.tanh(2)),
+    "exponential": (math.exp(-1), math.exp(2)),
+    "softmax": (1 / (1 + math.exp(3)), 1 / (1 + math.exp(-3))),
+}
+
+
+@pytest.mark.parametrize("name", sorted(activations.NAMED))
+def test_constants_are_those_of_keras(name):
+    values = activations.get(name, "Dense")(torch.tensor([-1.0, 2.0]))
+    assert values.tolist() == pytest.approx(AT_MINUS_ONE_AND_TWO[name], abs=1e-6)
+
+
+def test_none_is_linear_and_names_have_no_case():
+    assert activations.get(None, "Dense") is activations.linear
+    assert activations.get("ReLU", "Dense") is activations.relu
+
+
+def test_what_may_mix_channels_is_not_elementwise():
+    assert activations.is_elementwise(activations.relu)
+    assert not activations.is_elementwise(activations.softmax)
+    assert not activations.is_elementwise(lambda x: x)
