@@ -18,6 +18,7 @@ app = App(
     name="conveyor-export",
     help="Train small image classifiers and publish them as verified ONNX files in a model repository.",
     version=lambda: importlib.metadata.version("conveyor-exporter"),
+    suppress_keyboard_interrupt=False,  # run() says what an interruption means here
 )
 
 

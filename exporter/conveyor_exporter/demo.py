@@ -17,8 +17,8 @@ def run_demo(console: Console, repository: Path, epochs: int | None, seed: int, 
     """
     missing = []
     for name in MODELS:
-        published = None if retrain else latest(repository, name)
-        if published is None:
+        published = latest(repository, name)
+        if retrain or published is None:
             missing.append(name)
         else:
             _say(console, f"{name}: version {published.version} is in the repository already, nothing to do")

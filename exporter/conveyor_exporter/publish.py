@@ -62,6 +62,8 @@ def latest(repository: Path, name: str) -> Published | None:
         PublishFailed: the repository cannot be read.
     """
     model_folder = repository / check_model_name(name)
+    if repository.exists() and not repository.is_dir():
+        raise PublishFailed(f"the model repository {repository} is not a folder.")
     try:
         versions = [version for version in _versions(model_folder) if _file(model_folder, version).is_file()]
         if not versions:

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
 from conveyor_exporter.metadata import Metadata
 from conveyor_exporter.models import Sequential

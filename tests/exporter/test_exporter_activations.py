@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from conveyor_exporter import activations
 
 AT_MINUS_ONE_AND_TWO = {

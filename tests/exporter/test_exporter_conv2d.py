@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conveyor_exporter.errors import InvalidInput
-from conveyor_exporter.layers import Conv2D
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from conveyor_exporter.errors import InvalidInput
+from conveyor_exporter.layers import Conv2D
 
 
 def reference(images, kernel, bias, strides, padding, dilation, groups):

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from conveyor_exporter.metadata import Metadata, Task
 
 

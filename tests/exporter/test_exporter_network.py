@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
 from conveyor_exporter.layers.base import snake_case
 from conveyor_exporter.network import Network

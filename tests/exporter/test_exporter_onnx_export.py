@@ -13,6 +13,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
+
 from conveyor_exporter.errors import ExportFailed
 from conveyor_exporter.inference_twin import InferenceTwin
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
@@ -20,7 +22,6 @@ from conveyor_exporter.metadata import Metadata
 from conveyor_exporter.models import Sequential
 from conveyor_exporter.onnx_export import IR_VERSION, OPSET, export_onnx, to_bytes
 from conveyor_exporter.verify import verify
-from torch import nn
 
 ANSWERS = Metadata.for_units(1, ["no", "yes"])
 
@@ -99,7 +100,9 @@ def test_the_same_weights_give_the_same_bytes_anywhere_and_name_no_machine(tmp_p
         (folder / f"program{number}.py").write_text(EXPORT)
         environment = os.environ | {"PYTHONHASHSEED": str(number + 1)}
         command = [sys.executable, f"program{number}.py"]
-        processes.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        processes.append(
+            subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        )
     results = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], results
     assert results[0][0] == results[1][0]

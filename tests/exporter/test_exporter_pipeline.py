@@ -7,11 +7,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
+
 from conveyor_exporter import export, pipeline
 from conveyor_exporter.errors import ExportFailed, VerificationFailed
 from conveyor_exporter.layers import Dense, Flatten
 from conveyor_exporter.models import Sequential
-from torch import nn
 
 
 def head(units, activation, **options):

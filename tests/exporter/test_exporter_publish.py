@@ -6,11 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from conveyor_exporter import publish as publishing
 from conveyor_exporter.errors import PublishFailed
 from conveyor_exporter.publish import latest, publish
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def test_versions_count_up_and_say_what_they_are(tmp_path):

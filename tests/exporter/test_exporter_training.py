@@ -3,11 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from conveyor_exporter import losses, metrics
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
 from conveyor_exporter.models import Sequential
 from conveyor_exporter.optimizers import SGD, Adam
-from torch import nn
 
 
 def test_the_tutorial_runs(capsys):

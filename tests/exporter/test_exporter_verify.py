@@ -7,10 +7,11 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
+
 from conveyor_exporter.errors import MissingDependency
 from conveyor_exporter.onnx_export import to_bytes
 from conveyor_exporter.verify import BATCHES, Comparison, Verification, verify
-from onnx import numpy_helper
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from conveyor_exporter.errors import ExporterError
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
 from conveyor_exporter.models import Sequential
