@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -56,10 +57,10 @@ async def _run(settings: Settings) -> None:
     await App(settings).run()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 stopped as asked, 1 cannot serve, 2 wrong usage, 128 + n left at once by signal n."""
     try:
-        sys.exit(command_line.meta())
+        sys.exit(command_line.meta(sys.argv[1:] if arguments is None else arguments))
     except StartError as error:
         sys.stderr.write(f"conveyor-server: {error}\n")
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -107,9 +108,9 @@ def _resized_text(path: Path, found: tuple[int, int], wanted: tuple[int, int, in
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 1 the server or a picture failed, 2 wrong usage."""
-    sys.exit(command_line())
+    sys.exit(command_line(sys.argv[1:] if arguments is None else arguments))
 
 
 if __name__ == "__main__":

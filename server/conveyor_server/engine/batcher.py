@@ -129,6 +129,8 @@ class Batcher:
     async def drain(self) -> None:
         """Takes nothing new, and returns when everything accepted has been answered."""
         self._draining = True
+        self._queue.max_delay = 0.0  # no one else will come to fill the batch
+        self._dispatch_soon()
         await self._idle.wait()
 
     def close(self) -> None:

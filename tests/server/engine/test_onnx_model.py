@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from conveyor_server.core.errors import ModelRejected, ProviderUnavailable
+from conveyor_server.engine import onnx_model
+from conveyor_server.engine.model_file import read_model_file
+from conveyor_server.engine.onnx_model import OnnxModel, RuntimeOptions
+from conveyor_server.engine.providers import CPU, CUDA, ExecutionProvider
+from conveyor_server.engine.tuning import RUN_SIZES, RunSize
+from support.onnx_models import add_sub, classifier, heavy, identity, predict_classifier, save
+
+
+def load(tmp_path, model, **options):
+    return OnnxModel(read_model_file(save(model, tmp_path, "m")), "m", 1, RuntimeOptions(**options))
+
+
+def test_signature_of_a_classifier(tmp_path):
+    model = load(tmp_path, classifier(metadata={"conveyor.task": "multiclass_classification"}), max_batch_size=99)
+    spec = model.spec
+    assert (spec.name, spec.version, spec.batched, spec.max_batch_size) == ("m", 1, True, 99)
+    assert [(t.name, t.datatype, t.shape) for t in spec.inputs] == [("image", "FP32", (-1, 8, 8, 1))]
+    assert [(t.name, t.datatype, t.shape) for t in spec.outputs] == [("probabilities", "FP32", (-1, 4))]
+    assert spec.metadata == {"conveyor.task": "multiclass_classification"}
+    assert model.provider == CPU
+
+
+def test_a_run_computes_the_model(tmp_path):
+    images = np.random.default_rng(1).random((5, 8, 8, 1), np.float32)
+    (outputs,) = load(tmp_path, classifier()).run([images])
+    np.testing.assert_allclose(outputs, predict_classifier(images), atol=1e-6)
+    assert outputs.dtype == np.float32
+
+
+def test_a_run_size_is_chosen_and_its_speed_known(tmp_path):
+    model = load(tmp_path, classifier(), max_batch_size=20)
+    assert model.run_size in {size for size in RUN_SIZES if size <= 20}
+    assert model.rows_per_second == pytest.approx(model.run_size / model.seconds_per_run)
+    assert model.in_place
+
+
+def test_inputs_go_by_position_and_outputs_come_by_position(tmp_path):
+    a, b = np.full((2, 16), 5, np.int32), np.full((2, 16), 3, np.int32)
+    added, subtracted = load(tmp_path, add_sub()).run([a, b])
+    assert (added == 8).all()
+    assert (subtracted == 2).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 2), ("n", 2)], ids=["fixed", "some axes open"])
+def test_a_model_whose_axes_are_not_all_batch_first_is_run_one_request_at_a_time(tmp_path, shape):
+    model = identity(TensorProto.FLOAT, shape)
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 3
+    loaded = load(tmp_path, model)
+    assert (loaded.spec.batched, loaded.run_size) == (False, 1)
+
+
+def test_strings(tmp_path):
+    words = np.array([["grüß", "dich"]], np.object_)
+    (outputs,) = load(tmp_path, identity(TensorProto.STRING)).run([words])
+    assert outputs.tolist() == words.tolist()
+
+
+@pytest.mark.parametrize("kind", [TensorProto.BFLOAT16])
+def test_a_datatype_that_is_not_served_is_named(tmp_path, kind):
+    with pytest.raises(ModelRejected, match=r"'input' is of type tensor\(bfloat16\); the types served are BOOL"):
+        load(tmp_path, identity(kind))
+
+
+@pytest.mark.parametrize(("field", "value"), [("ir_version", 99), ("opset", 999)])
+def test_a_model_from_the_future_is_refused_with_the_runtimes_reason(tmp_path, field, value):
+    model = classifier()
+    if field == "opset":
+        model.opset_import[0].version = value
+    else:
+        model.ir_version = value
+    with pytest.raises(
+        ModelRejected, match=rf"onnxruntime [\d.]+ refuses it: .*{'IR version' if field == 'ir_version' else 'ai.onnx'}"
+    ):
+        load(tmp_path, model)
+
+
+def test_cuda_is_an_error_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_model.ort, "get_available_providers", lambda: [CPU])
+    with pytest.raises(ProviderUnavailable, match="has only CPUExecutionProvider"):
+        load(tmp_path, classifier(), provider=ExecutionProvider.CUDA)
+
+
+class SessionThatTakes:
+    """A session of a runtime that was built for CUDA and finds what the test says at run time."""
+
+    def __init__(self, provider, seen):
+        self.provider, self.seen = provider, seen
+
+    def __call__(self, content, options, providers, provider_options):
+        self.seen.append((providers, provider_options))
+        self.session = self.real(content, options, providers=[CPU])
+        return self
+
+    def get_providers(self):
+        return [self.provider]
+
+    def __getattr__(self, name):
+        return getattr(self.session, name)
+
+
+@pytest.fixture
+def runtime(monkeypatch):
+    def fake(provider):
+        seen = []
+        session = SessionThatTakes(provider, seen)
+        session.real = onnx_model.ort.InferenceSession
+        monkeypatch.setattr(onnx_model.ort, "InferenceSession", session)
+        monkeypatch.setattr(onnx_model.ort, "get_available_providers", lambda: [CUDA, CPU])
+        return seen
+
+    return fake
+
+
+def test_cuda_is_taken_with_its_options_and_never_run_in_the_loops_thread(tmp_path, runtime):
+    seen = runtime(CUDA)
+    model = load(tmp_path, classifier(), provider=ExecutionProvider.AUTO)
+    assert (model.provider, model.notice, model.in_place) == (CUDA, None, False)
+    assert seen[0][0] == [CUDA, CPU]
+    assert seen[0][1][0]["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert len(seen) == 1, "threads of the CPU are no question on a GPU"
+
+
+def test_auto_falls_back_to_the_cpu_and_says_so(tmp_path, runtime):
+    runtime(CPU)
+    model = load(tmp_path, classifier(), provider=ExecutionProvider.AUTO)
+    assert model.provider == CPU
+    assert "CUDAExecutionProvider could not be used" in model.notice
+
+
+def test_cuda_asked_for_and_not_taken_is_an_error(tmp_path, runtime):
+    runtime(CPU)
+    with pytest.raises(ProviderUnavailable, match="could not be used"):
+        load(tmp_path, classifier(), provider=ExecutionProvider.CUDA)
+
+
+@pytest.mark.parametrize(("speedup", "threads"), [(1.1, 1), (1.5, 4)])
+def test_more_threads_are_kept_only_when_they_pay(tmp_path, monkeypatch, speedup, threads):
+    measured = iter([RunSize(4, 0.1), RunSize(4, 0.1 / speedup)])
+    monkeypatch.setattr(onnx_model, "tune_run_size", lambda *_: next(measured))
+    monkeypatch.setattr(onnx_model, "cpu_budget", lambda: 4)
+    model = load(tmp_path, heavy(size=8))
+    assert model.threads == threads
+    assert model.rows_per_second == pytest.approx(40 * (speedup if threads == 4 else 1))
+
+
+def test_threads_that_were_set_are_not_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_model, "cpu_budget", lambda: 4)
+    monkeypatch.setattr(onnx_model, "tune_run_size", lambda *_: RunSize(4, 0.1))
+    assert load(tmp_path, classifier(), threads=2).threads == 2

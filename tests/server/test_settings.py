@@ -1,0 +1,127 @@
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conveyor_server import __main__ as entry
+from conveyor_server.core.errors import StartError
+from conveyor_server.engine.providers import ExecutionProvider
+from conveyor_server.settings import Settings, describe_settings
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """The settings that a command line results in, without a server."""
+    seen = []
+
+    async def remember(settings):
+        seen.append(settings)
+
+    monkeypatch.setattr(entry, "_run", remember)
+    for name in [name for name in os.environ if name.startswith("CONVEYOR_")]:
+        monkeypatch.delenv(name)
+
+    def parse(*arguments):
+        entry.command_line.config = entry._environment
+        with pytest.raises(SystemExit) as stopped:
+            entry.main([*map(str, arguments)])
+        return seen[-1] if stopped.value.code == 0 else stopped.value.code
+
+    return parse
+
+
+def test_without_anything_the_defaults(parse):
+    assert parse() == Settings()
+
+
+def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(parse, tmp_path, monkeypatch):
+    file = tmp_path / "conveyor.toml"
+    file.write_text('grpc_port = 1\nhttp_port = 2\nmax_batch_size = 3\nexecution_provider = "cpu"\n')
+    monkeypatch.setenv("CONVEYOR_HTTP_PORT", "20")
+    monkeypatch.setenv("CONVEYOR_MAX_BATCH_SIZE", "30")
+    settings = parse("--config", file, "--max-batch-size", 300)
+    assert (settings.grpc_port, settings.http_port, settings.max_batch_size) == (1, 20, 300)
+    assert settings.execution_provider is ExecutionProvider.CPU
+
+
+def test_the_file_can_be_named_by_a_variable(parse, tmp_path, monkeypatch):
+    file = tmp_path / "conveyor.toml"
+    file.write_text("lame_duck_seconds = 0.5\n")
+    monkeypatch.setenv("CONVEYOR_CONFIG", str(file))
+    assert parse().lame_duck_seconds == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--grpc-port", "70000"], "--grpc-port. Must be <= 65535"),
+        (["--grpc-prt", "1"], "Did you mean --grpc-port"),
+        (["--execution-provider", "gpu"], "Choose from"),
+        (["--max-batch-size", "0"], "Must be > 0"),
+        (["models"], "Unused Tokens"),
+        (["--config", "nowhere.toml"], "nowhere.toml"),
+    ],
+)
+def test_a_wrong_setting_is_wrong_usage(parse, capsys, arguments, text):
+    try:
+        code = parse(*arguments)
+    except FileNotFoundError as error:
+        code, output = 2, str(error)
+    else:
+        captured = capsys.readouterr()
+        output = captured.out + captured.err
+    assert code == 2
+    assert text in " ".join(output.replace("│", " ").split())
+
+
+def test_an_unknown_key_of_the_file_is_named(parse, tmp_path, capsys):
+    file = tmp_path / "conveyor.toml"
+    file.write_text("grpc_prt = 1\n")
+    assert parse("--config", file) == 2
+    captured = capsys.readouterr()
+    assert "grpc_prt" in captured.out + captured.err
+
+
+def test_settings_that_contradict_each_other_are_refused(parse, capsys):
+    with pytest.raises(StartError, match="largest request could never be queued"):
+        Settings(max_batch_size=100, max_queue_rows=50)
+    assert parse("--max-batch-size", 100, "--max-queue-rows", 50) == 1
+    assert "conveyor-server: max_queue_rows (50) is smaller than max_batch_size (100)" in capsys.readouterr().err
+
+
+def test_every_setting_has_a_help_text_of_its_own():
+    rows = list(describe_settings())
+    assert len(rows) == len(dataclasses.fields(Settings))
+    assert len({row.help for row in rows}) == len(rows)
+    assert all(row.help.endswith(".") for row in rows)
+
+
+def test_the_readme_has_the_table_of_settings():
+    table = ["| flag | environment variable | default | |", "|---|---|---|---|"]
+    table += [f"| `{row.flag}` | `{row.variable}` | `{row.default}` | {row.help} |" for row in describe_settings()]
+    text = README.read_text()
+    assert "\n".join(table) in text, "README.md is out of date; its table should be:\n" + "\n".join(table)
+
+
+def test_help_needs_no_runtime():
+    code = "import sys; sys.modules['onnxruntime'] = None; sys.argv = ['conveyor-server', '--help']\n"
+    code += "from conveyor_server.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.search(r"--execution-provider", done.stdout)
+
+
+def test_without_a_runtime_the_error_says_what_to_install(tmp_path):
+    code = "import sys; sys.modules['onnxruntime'] = None; sys.argv = ['conveyor-server']\n"
+    code += "from conveyor_server.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "conveyor-server: onnxruntime is not installed. Install 'conveyor-server[cpu]' or, for CUDA, "
+        "'conveyor-server[gpu]'.\n"
+    )
