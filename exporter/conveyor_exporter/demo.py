@@ -30,15 +30,19 @@ def run_demo(console: Console, repository: Path, epochs: int | None, seed: int, 
 
 
 def _train(console: Console, names: list[str], repository: Path, epochs: int | None, seed: int) -> None:
-    from conveyor_exporter import digits, recipes  # torch takes seconds to load
+    from conveyor_exporter import digits
 
     training, test = digits.split(digits.load_digits(), seed)
+    _say(console, f"{len(training):,} real handwritten digits to train on, {len(test):,} others to test with")
+    from conveyor_exporter import recipes  # loads torch, which takes seconds
+
     for name in names:
         recipe = recipes.RECIPES[name]
-        _say(console, f"{name}: {recipe.question} Training on {len(training):,} real handwritten digits")
+        _say(console, f"{name}: {recipe.question}")
         trained = recipes.train(recipe, training, test, epochs, seed)
-        _say(console, f"  accuracy  {trained.accuracy:.1%} on {len(test):,} digits that it has not seen")
-        exported = recipes.export_trained(name, trained, training, test, repository)
+        _say(console, f"  accuracy  {trained.accuracy:.1%} on the {len(test):,} test digits")
+        with console.status("exporting and verifying"):
+            exported = recipes.export_trained(name, trained, training, test, repository)
         _say(console, f"  verified  ONNX against torch: {exported.verification}")
         _describe(console, exported.published)
 

@@ -111,6 +111,7 @@ class Network(nn.Module):
         """
         tensor = torch.as_tensor(inputs)
         self.check_inputs(tensor)
+        tensor = tensor.to(next(self.parameters(), tensor).device)
         for layer in self.layers:
             tensor = layer(tensor)
         return tensor
@@ -156,13 +157,12 @@ class Network(nn.Module):
             Console(soft_wrap=True).print(table, markup=False, highlight=False, emoji=False)
 
     def _free_name(self, layer: Layer) -> str:
-        taken = {other.name for other in self.layers}
         if layer.has_own_name:
-            if layer.name in taken or hasattr(self, layer.name):
+            if hasattr(self, layer.name):  # another layer, or something of the model itself
                 raise InvalidArgument(f"{self.name}: the layer name {layer.name!r} is taken; names must be unique.")
             return layer.name
         base, number = layer.base_name, 0
-        while (name := f"{base}_{number}" if number else base) in taken:
+        while hasattr(self, name := f"{base}_{number}" if number else base):
             number += 1
         return name
 

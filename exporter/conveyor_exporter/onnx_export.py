@@ -69,7 +69,8 @@ def _trace(model: nn.Module, input_shape: Shape, output_name: str) -> onnx.Model
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise ExportFailed(f"torch cannot express this model in ONNX: {error}") from error
+            reason = str(error.__cause__ or error).partition("\n")[0]  # torch's own text fills a screen
+            raise ExportFailed(f"torch cannot express this model in ONNX: {reason}") from error
     if program is None:
         raise ExportFailed("torch returned no ONNX program. This is a bug.")
     return program.model_proto

@@ -119,7 +119,8 @@ def _units(outputs: NDArray[np.floating[Any]]) -> int:
     """
     if outputs.ndim != 2:
         raise InvalidArgument(f"a classifier's answer is [batch, units]; this model gives {list(outputs.shape)}.")
-    if np.isnan(outputs).any():
+    outputs = outputs[np.isfinite(outputs).all(axis=1)]  # a sound model may overflow on some inputs so far out
+    if not len(outputs):
         raise ExportFailed("the model answers nan; its weights are broken, perhaps by a training that diverged.")
     if outputs.min() < 0 or outputs.max() > 1:
         raise InvalidArgument(

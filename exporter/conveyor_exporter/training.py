@@ -53,6 +53,7 @@ class Trainer:
     def __init__(self, network: Network, optimizer: Optimizer, loss: Loss, metrics: Mapping[str, Metric]) -> None:
         self._network, self._recipe, self._loss, self._metrics = network, optimizer, loss, dict(metrics)
         self._optimizer: torch.optim.Optimizer | None = None
+        self._bound: list[torch.nn.Parameter] = []  # the weights that it was made for
 
     def fit(
         self,
@@ -85,6 +86,7 @@ class Trainer:
         with evaluation_mode(self._network):
             for inputs, labels in batches(data, batch_size, shuffle=False):
                 outputs = self._network(inputs)
+                labels = labels.to(outputs.device)
                 averages.add(self._measure(labels, outputs, self._loss(labels, outputs)), len(inputs))
         return averages.values()
 
@@ -101,6 +103,7 @@ class Trainer:
         for inputs, labels in batches(data, batch_size, shuffle):
             optimizer.zero_grad()
             outputs = self._network(inputs)
+            labels = labels.to(outputs.device)
             loss = self._loss(labels, outputs)
             torch.autograd.backward(loss)
             optimizer.step()
@@ -113,8 +116,9 @@ class Trainer:
         return measured | {"loss": float(loss)}
 
     def _bound_optimizer(self) -> torch.optim.Optimizer:
-        if self._optimizer is None:
-            self._optimizer = self._recipe.bind(self._network.parameters())
+        weights = list(self._network.parameters())
+        if self._optimizer is None or list(map(id, weights)) != list(map(id, self._bound)):  # a layer was added
+            self._optimizer, self._bound = self._recipe.bind(weights), weights
         return self._optimizer
 
 

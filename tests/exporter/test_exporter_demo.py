@@ -43,7 +43,7 @@ def test_digits_are_told_apart_on_unseen_digits(trained):
     metrics = json.loads(metadata(path)["conveyor.training.metrics"])
     assert metrics["test_accuracy"] >= 0.95
     assert (metrics["test_samples"], metrics["train_samples"]) == (1000, 4000)
-    assert f"accuracy  {metrics['test_accuracy']:.1%} on 1,000 digits" in result.stdout
+    assert f"accuracy  {metrics['test_accuracy']:.1%} on the 1,000 test digits" in result.stdout
     _, test = digits.split(digits.load_digits(), seed=0)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (answers,) = session.run(["probabilities"], {"image": test.images})

@@ -172,6 +172,14 @@ def test_a_second_fit_goes_on_with_the_optimizer_of_the_first():
     np.testing.assert_array_equal(once.get_weights()[0], twice.get_weights()[0])
 
 
+def test_a_layer_added_after_training_is_trained_too():
+    model, (x, y) = line_model(), line_data()
+    model.fit(x, y, verbose=0)
+    model.add(Dense(1, kernel_initializer="ones"))
+    model.fit(x, y, verbose=0)
+    assert model.get_weights()[2] != 1
+
+
 def test_verbose_0_is_silent(capsys):
     line_model().fit(*line_data(), verbose=0)
     assert capsys.readouterr() == ("", "")
