@@ -4,12 +4,12 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 from cyclopts import App as CommandLine
 from cyclopts import Parameter
+from cyclopts.types import ExistingFile
 
 from conveyor_server import __version__
 from conveyor_server.core.errors import StartError
@@ -29,7 +29,7 @@ command_line = CommandLine(name="conveyor-server", help=HELP, version=__version_
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Annotated[
-        Path | None, Parameter(env_var=f"{ENVIRONMENT_PREFIX}CONFIG", help="TOML file of settings.")
+        ExistingFile | None, Parameter(env_var=f"{ENVIRONMENT_PREFIX}CONFIG", help="TOML file of settings.")
     ] = None,
 ) -> int:
     """Finds the settings file first, because it is where the other options may come from."""

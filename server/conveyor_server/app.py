@@ -115,7 +115,7 @@ class App:
 
     async def _stop(self) -> None:
         """Closes the ports and frees the runners."""
-        await self._grpc.stop(grace=1.0)
+        await self._grpc.stop(grace=2.0)
         await self._http.stop()
         self._repository.close()
         log.info("Stopped.")

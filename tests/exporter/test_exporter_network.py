@@ -65,6 +65,12 @@ def test_taken_names_are_refused(name):
     assert len(network.layers) == 1
 
 
+def test_messages_name_the_layer_as_the_summary_will():
+    network = Network([Conv2D(2, 3, input_shape=(4, 4, 1))])
+    with pytest.raises(ValueError, match="Conv2D 'conv2d_1': a kernel of 3x3 pixels"):
+        network.add(Conv2D(2, 3))
+
+
 def test_only_layers_can_be_added():
     with pytest.raises(TypeError, match="Write the parentheses"):
         Network([Flatten])

@@ -95,6 +95,11 @@ def test_an_error_that_only_real_inputs_show_is_caught(broken):
     assert {case.inputs for case in verified(real_inputs=bright).failed} == {"real"}
 
 
+def test_real_inputs_of_another_shape_are_refused(broken):
+    with pytest.raises(ValueError, match=r"`real_inputs` must be \[samples, \*\(28, 28, 1\)\]"):
+        broken[1](real_inputs=np.zeros((5, 784)))
+
+
 @pytest.mark.parametrize("content", [b"", b"not onnx"])
 def test_a_file_that_does_not_load_is_a_finding_not_an_exception(content):
     verification = verify(content, lambda x: x[:, 0, 0], (2, 2, 1))

@@ -57,8 +57,7 @@ def predict(
             milliseconds = (time.perf_counter() - start) * 1000
             predictions = read_predictions(probabilities, description.labels, description.threshold)
     except (PredictionError, reader.PictureError, ValueError) as error:
-        _errors.print(f"conveyor-client: {error}", style="red", markup=False)
-        return 1
+        return _failed(error)
     if show and _console.is_terminal:
         for path, picture in zip(pictures, batch, strict=True):
             _console.print(reader.render(picture), str(path))
@@ -75,8 +74,7 @@ def status(*, url: Url = "127.0.0.1:8001", timeout: Timeout = 10.0) -> int:
         with Client(url, timeout=timeout) as client:
             server, ready, models = client.server(), client.ready(), client.models()
     except PredictionError as error:
-        _errors.print(f"conveyor-client: {error}", style="red", markup=False)
-        return 1
+        return _failed(error)
     _console.print(f"{server.name} {server.version} at {url}: {'ready' if ready else 'not ready'}")
     _console.print(f"extensions: {', '.join(server.extensions)}")
     table = Table("model", "version", "state", "reason")
@@ -99,6 +97,13 @@ def _print_predictions(pictures: list[Path], predictions: list[Prediction], with
     _console.print(table)
     if with_truth:
         _console.print(f"{right} of {len(predictions)} right")
+
+
+def _failed(error: Exception) -> int:
+    _errors.print(f"conveyor-client: {error}", style="red", markup=False)
+    if isinstance(error, PredictionError) and "failed to connect" in str(error):
+        _errors.print("Is a server running there? Start one with: conveyor-server --repository models")
+    return 1
 
 
 def _resized_text(path: Path, found: tuple[int, int], wanted: tuple[int, int, int]) -> str:

@@ -4,6 +4,7 @@ Counts the calls in progress itself: grpcio's own graceful stop does not wait fo
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from math import inf
 
@@ -15,6 +16,7 @@ from conveyor_server.core.errors import RequestError, StartError
 from conveyor_server.wire.service import SERVICE, InferenceService, Rpc
 from conveyor_server.wire.status import STATUS_OF
 
+_SILENCE_SECONDS = 0.1
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _Context = grpc.aio.ServicerContext[bytes, Message]
 _Outcome = Message | RequestError
@@ -66,9 +68,8 @@ class GrpcTransport:
 
     def __init__(self, service: InferenceService, host: str, port: int, max_message_bytes: int) -> None:
         self._service = service
+        self._calls = 0
         self._in_progress = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -95,12 +96,20 @@ class GrpcTransport:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        """Waits until all calls are answered, at most `grace` seconds, then closes the connections."""
-        try:
-            await asyncio.wait_for(self._idle.wait(), grace)
-        except TimeoutError:
-            grace = 0
-        await self._server.stop(grace)
+        """Waits until all calls are answered and no more come, at most `grace` seconds, then closes the connections.
+
+        The service refuses new calls by now, so clients and balancers turn away. Calls that still arrive in the moment of
+        grpcio's own stop would be CANCELLED, which nobody retries (grpc issue 41785); hence the wait for silence.
+        """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._silence(), grace)
+        await self._server.stop(0)
+
+    async def _silence(self) -> None:
+        seen = -1
+        while self._in_progress or self._calls != seen:
+            seen = self._calls
+            await asyncio.sleep(_SILENCE_SECONDS)
 
     def _coroutine(self, rpc: Rpc) -> _Handler:
         async def handle(data: bytes, context: _Context) -> Message | None:
@@ -119,14 +128,12 @@ class GrpcTransport:
 
     async def _settle(self, context: _Context, outcome: Awaitable[_Outcome]) -> Message | None:
         """Waits for the outcome of a call, which counts as in progress until then, and turns it into grpcio's."""
+        self._calls += 1
         self._in_progress += 1
-        self._idle.clear()
         try:
             result = await outcome
         finally:
             self._in_progress -= 1
-            if self._in_progress == 0:
-                self._idle.set()
         if isinstance(result, RequestError):
             # Not context.abort(): grpcio's graceful stop does not wait for calls that ended by it (grpc issue 37239).
             context.set_code(_CODES[STATUS_OF[type(result)]])
