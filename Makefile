@@ -1,0 +1,70 @@
+# One command a job. `make` alone lists them.
+
+PYTHON ?= python3
+REPOSITORY ?= models
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
+PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
+
+.PHONY: help setup serve predict test check format protos constraints clean
+
+help:  ## List the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/runtime.stamp  ## Make .venv with both packages and pinned versions
+
+serve: setup  ## Train the demo models (once), export and verify them, and serve them on 127.0.0.1:8001
+	@$(BIN)/conveyor-export demo --repository $(REPOSITORY)
+	@echo "Next, in another terminal:  make predict"
+	@$(BIN)/conveyor-server --repository $(REPOSITORY)
+
+predict: setup  ## Ask the running server for a few real digits
+	@$(BIN)/conveyor-export samples .samples
+	@$(BIN)/conveyor-client predict digits .samples/*/*.png --true-label-from-folder --show
+
+test: .venv/development.stamp .tools/perf_analyzer/bin/perf_analyzer  ## Install what the tests need, and run them all
+	@sh tests/system_packages.sh
+	$(BIN)/pytest
+
+check: .venv/development.stamp  ## Lint, format, types, import contracts, generated code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python protos/generate.py --check
+
+format: .venv/development.stamp  ## Format the code, and mend what the linter can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+protos: .venv/development.stamp  ## Generate the Python code of the wire contract
+	$(BIN)/python protos/generate.py
+
+constraints:  ## Pin the newest versions that the pyproject files admit, in constraints.txt
+	rm -rf .venv && $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet torch==2.13.0 $(PACKAGES) --group test --group check
+	(sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//') > .venv/pins
+	mv .venv/pins constraints.txt
+
+clean:  ## Remove everything that was made here, but for the models
+	rm -rf .venv .tools .samples .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Conveyor needs Python 3.11 or newer; set PYTHON=…")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+
+.venv/runtime.stamp: .venv/bin/pip $(PINS)
+	@echo "Installing both packages into .venv; the first time, this takes some minutes."
+	$(INSTALL) $(PACKAGES)
+	@touch $@
+
+.venv/development.stamp: .venv/runtime.stamp pyproject.toml
+	$(INSTALL) $(PACKAGES) --group test --group check
+	@touch $@
+
+# NVIDIA's load generator, a program that this release of tritonclient carries. Kept out of .venv, where its old client would be in the way.
+.tools/perf_analyzer/bin/perf_analyzer: .venv/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .tools/perf_analyzer tritonclient==2.41.0
+	@touch $@

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Installs the Debian packages that the tests need, where they are missing. Does nothing when all are there.
+#   libb64-0d   a library of perf_analyzer
+set -eu
+
+missing=""
+for package in libb64-0d; do
+    dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q ' installed' || missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+
+as_root=""
+[ "$(id -u)" -eq 0 ] || as_root="sudo"
+if ! command -v apt-get >/dev/null; then
+    echo "The tests need these Debian packages, or their like on this system:$missing" >&2
+    exit 1
+fi
+echo "Installing$missing"
+$as_root apt-get update -qq
+DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
