@@ -78,17 +78,11 @@ class Network(nn.Module):
             )
         if any(layer is other for other in self.layers):
             raise InvalidArgument(f"{self.name}: {layer.title} is in this model already; make a new layer.")
-        name = self._free_name(layer)
-        shape = self.layers[-1].output_shape if self.layers else layer.declared_input_shape
-        if layer.declared_input_shape not in (None, shape) and self.layers and shape is not None:
-            raise InvalidArgument(
-                f"{self.name}: {layer.title} declares input_shape={layer.declared_input_shape}, "
-                f"but the layer before it gives {shape}."
-            )
+        layer.name = self._free_name(layer)
+        shape = self._shape_before(layer)
         if shape is not None and not (layer.built and layer.input_shape == shape):
             layer.build(shape)
-        layer.name = name
-        self.add_module(name, layer)
+        self.add_module(layer.name, layer)
 
     def build(self, input_shape: Sequence[int]) -> None:
         """Create the weights for samples of `input_shape`, given without the batch axis.
@@ -165,6 +159,16 @@ class Network(nn.Module):
         while hasattr(self, name := f"{base}_{number}" if number else base):
             number += 1
         return name
+
+    def _shape_before(self, layer: Layer) -> Shape | None:
+        """Return what a layer at the end of the chain gets, None when it is not known yet."""
+        declared = layer.declared_input_shape
+        shape = self.layers[-1].output_shape if self.layers else declared
+        if None not in (shape, declared) and shape != declared:
+            raise InvalidArgument(
+                f"{self.name}: {layer.title} declares input_shape={declared}, but the layer before it gives {shape}."
+            )
+        return shape
 
     def _shape(self, shape: Shape | None) -> Shape:
         if shape is None:

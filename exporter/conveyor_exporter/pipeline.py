@@ -66,6 +66,7 @@ def export(
 
     Raises:
         InvalidArgument: an argument cannot be, or the model does not end in probabilities.
+        InvalidInput: the real inputs have another shape.
         ExportFailed: the model cannot be expressed in ONNX.
         VerificationFailed: the file gives other answers than the model. Nothing is published.
         MissingDependency: onnxruntime is not installed.

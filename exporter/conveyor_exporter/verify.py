@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conveyor_exporter.arguments import Shape
-from conveyor_exporter.errors import MissingDependency
+from conveyor_exporter.errors import InvalidInput, MissingDependency
 from conveyor_exporter.runtime import Session
 
 BATCHES = (1, 2, 3, 64)
@@ -106,8 +106,11 @@ def verify(
         All comparisons, also when they are bad: nothing is raised for a difference or for a file that does not run.
 
     Raises:
+        InvalidInput: the real inputs have another shape.
         MissingDependency: onnxruntime is not installed.
     """
+    if real_inputs is not None and real_inputs.shape[1:] != input_shape:
+        raise InvalidInput(f"`real_inputs` must be [samples, *{input_shape}], got {list(real_inputs.shape)}.")
     expected = [(kind, images, reference(images)) for kind, images in _inputs(input_shape, input_range, real_inputs)]
     comparisons: list[Comparison] = []
     for optimized in (False, True):

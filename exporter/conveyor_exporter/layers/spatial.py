@@ -48,13 +48,23 @@ class SpatialLayer(Layer):
 
     def compute(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return float32 [batch, height, width, channels] for an input in the same layout."""
-        return self.compute_channels_first(inputs.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.compute_channels_first(to_channels_first(inputs)).permute(0, 2, 3, 1)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the outputs in the layout of the inputs, channels last unless `channels_first` is set."""
         if self.channels_first:
             return self.compute_channels_first(inputs)
         return super().forward(inputs)
+
+
+def to_channels_first(images: torch.Tensor) -> torch.Tensor:
+    """Return [batch, height, width, channels] as [batch, channels, height, width]."""
+    batch, height, width, channels = images.shape
+    if channels == 1:
+        # The same values in the same order. A permuted view would have strides that oneDNN takes for channels last, and
+        # then it computes wrong values for strides (1, n) and an output of one column (seen with torch 2.13).
+        return images.reshape(batch, 1, height, width)
+    return images.permute(0, 3, 1, 2)
 
 
 def activate_channels_first(activation: Activation, inputs: torch.Tensor) -> torch.Tensor:
