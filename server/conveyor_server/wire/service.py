@@ -4,6 +4,7 @@
 other RPCs are rare, and coroutines.
 """
 
+import asyncio
 import logging
 import time
 import uuid
@@ -15,7 +16,14 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 
 from conveyor_server import __version__
-from conveyor_server.core.errors import Cancelled, InvalidRequest, ModelNotFound, RequestError, ServerFailed
+from conveyor_server.core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    RequestError,
+    ServerFailed,
+)
 from conveyor_server.core.model import ModelSpec, TensorSpec
 from conveyor_server.core.tensors import Array, decode_inputs, decode_outputs, encode_outputs
 from conveyor_server.engine.repository import ModelStatus, Repository
@@ -80,9 +88,10 @@ class _Inference:
         self._call.fail(error)
         self._finished(STATUS_OF[type(error)])
 
-    def cancelled(self) -> None:
-        """The client has gone."""
-        self._finished(STATUS_OF[Cancelled])
+    def given_up(self) -> None:
+        """The client has gone: it cancelled, or its deadline passed."""
+        expired = asyncio.get_running_loop().time() >= self._call.deadline
+        self._finished(STATUS_OF[DeadlineExceeded if expired else Cancelled])
 
     def _finished(self, status: Status) -> None:
         model = self._spec.name if self._spec else ""
@@ -136,7 +145,7 @@ class InferenceService:
 
             def give_up() -> None:
                 served.batcher.discard(entry)
-                reply.cancelled()
+                reply.given_up()
 
             call.when_cancelled(give_up)
 
