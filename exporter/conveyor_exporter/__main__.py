@@ -11,6 +11,7 @@ from rich.console import Console
 
 from conveyor_exporter.demo import run_demo
 from conveyor_exporter.errors import ExporterError
+from conveyor_exporter.samples import write_samples
 
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -47,6 +48,28 @@ def demo(
         Train also what is in the repository already, and publish it as a new version.
     """
     run_demo(Console(), repository, epochs, seed, retrain)
+
+
+@app.command
+def samples(
+    folder: Path,
+    *,
+    count: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
+    seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+) -> None:
+    """Write a few handwritten digits that the demo models have not seen as pictures: FOLDER/<digit>/<number>.png.
+
+    Parameters
+    ----------
+    folder: Path
+        Where to write; made when it is not there.
+    count: int
+        How many pictures.
+    seed: int
+        The seed that the demo models were trained with; it decides which digits were held out.
+    """
+    paths = write_samples(folder, count, seed)
+    Console().print(f"{len(paths)} pictures of digits in {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from conveyor_exporter.metrics import Metric
 from conveyor_exporter.metrics import get_all as get_metrics
 from conveyor_exporter.network import Network
 from conveyor_exporter.optimizers import Optimizer
+from conveyor_exporter.progress import in_words
 from conveyor_exporter.training import History, Trainer, as_data, as_tensor
 
 Verbosity = Literal["auto", 0, 1, 2]
@@ -90,9 +91,21 @@ class Sequential(Network):
         )
 
     def evaluate(
-        self, x: ArrayLike, y: ArrayLike, batch_size: int = 32, return_dict: bool = False
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        batch_size: int = 32,
+        verbose: Verbosity = "auto",
+        return_dict: bool = False,
     ) -> float | list[float] | dict[str, float]:
         """Measure the model on labelled data, taken as `fit` takes it.
+
+        Args:
+            x: as in `fit`.
+            y: as in `fit`.
+            batch_size: samples that are computed together.
+            verbose: 0 shows nothing; anything else a line with the values.
+            return_dict: whether to return the values by name.
 
         Returns:
             [loss, *metrics] in the order of `compile`; the loss alone when there are no metrics; with `return_dict`,
@@ -104,13 +117,20 @@ class Sequential(Network):
         """
         trainer, data = self._compiled(), as_data(x, y)
         values = trainer.evaluate(data, positive_integer(batch_size, "batch_size", "evaluate"))
+        if verbose:
+            Console().print(in_words(values), highlight=False, soft_wrap=True)
         if return_dict:
             return values
         loss = values.pop("loss")
         return [loss, *values.values()] if values else loss
 
-    def predict(self, x: ArrayLike, batch_size: int = 32) -> NDArray[np.float32]:
+    def predict(self, x: ArrayLike, batch_size: int = 32, verbose: Verbosity = "auto") -> NDArray[np.float32]:
         """Return the answers, float32 [samples, *output_shape], for [samples, *input_shape].
+
+        Args:
+            x: [samples, *input_shape], any number type; computed in float32.
+            batch_size: samples that are computed together.
+            verbose: taken for the sake of Keras programs; nothing is shown either way.
 
         Raises:
             InvalidInput: the data do not fit the model.

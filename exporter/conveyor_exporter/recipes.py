@@ -92,7 +92,8 @@ def train(recipe: Recipe, training: Digits, test: Digits, epochs: int | None, se
     model = recipe.build()
     epochs = recipe.epochs if epochs is None else epochs
     model.fit(training.images, recipe.targets(training.labels), batch_size=BATCH_SIZE, epochs=epochs)
-    measured = model.evaluate(test.images, recipe.targets(test.labels), batch_size=len(test), return_dict=True)
+    targets = recipe.targets(test.labels)
+    measured = model.evaluate(test.images, targets, batch_size=len(test), verbose=0, return_dict=True)
     accuracy = measured["accuracy"] if isinstance(measured, dict) else float("nan")
     return Trained(model, epochs, round(accuracy, 6))
 

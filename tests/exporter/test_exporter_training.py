@@ -25,7 +25,8 @@ def test_the_tutorial_runs(capsys):
     assert list(history.history) == ["accuracy", "loss"]
     assert history.epoch == [0, 1]
     assert capsys.readouterr().out.startswith("Epoch 1/2  accuracy 0.")
-    loss, accuracy = model.evaluate(X, y)
+    loss, accuracy = model.evaluate(X, y, verbose=1)
+    assert f"accuracy {accuracy:.4f}  loss {loss:.4f}" in capsys.readouterr().out
     predictions = model.predict(X)
     assert predictions.shape == (100, 1)
     assert predictions.dtype == np.float32

@@ -98,8 +98,8 @@ class GrpcTransport:
     async def stop(self, grace: float) -> None:
         """Waits until all calls are answered and no more come, at most `grace` seconds, then closes the connections.
 
-        The service refuses new calls by now, so clients and balancers turn away. Calls that still arrive in the moment of
-        grpcio's own stop would be CANCELLED, which nobody retries (grpc issue 41785); hence the wait for silence.
+        The service refuses new calls by now, so clients and balancers turn away. Calls that still arrive in the moment
+        of grpcio's own stop would be CANCELLED, which nobody retries (grpc issue 41785); hence the wait for silence.
         """
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._silence(), grace)

@@ -114,11 +114,12 @@ async def test_a_cancelled_inference_leaves_the_queue_and_is_counted(bench, monk
     state = bench.repository.find("digits")
     batcher = Batcher(puppet, QueueLimits(100, 10**6), bench.runs)
     state.served = type(state.served)(state.served.model, batcher)
-    running, waiting = FakeCall(), FakeCall(deadline=asyncio.get_running_loop().time() - 1)
+    running, waiting = FakeCall(), FakeCall()
     bench.service.model_infer(infer_request(IMAGES[:1]).SerializeToString(), running)
     await puppet.began()
     bench.service.model_infer(infer_request(IMAGES).SerializeToString(), waiting)
     assert batcher.queued_rows == 3
+    waiting.deadline = asyncio.get_running_loop().time() - 1
     waiting.cancel()  # as grpc does when the deadline passes
     assert batcher.queued_rows == 0
     running.cancel()  # too late to stop it, and harmless
