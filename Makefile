@@ -64,7 +64,9 @@ clean:  ## Remove everything that was made here, but for the models
 	$(INSTALL) $(PACKAGES) --group test --group check
 	@touch $@
 
-# NVIDIA's load generator, a program that this release of tritonclient carries. Kept out of .venv, where its old client would be in the way.
+# NVIDIA's load generator is a program inside this release of tritonclient. It stays out of .venv, where the release's
+# old client would be in the way.
 .tools/perf_analyzer/bin/perf_analyzer: .venv/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .tools/perf_analyzer tritonclient==2.41.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .tools/perf_analyzer \
+		tritonclient==2.41.0 nvidia-cuda-runtime-cu12==12.9.79
 	@touch $@

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from conveyor_exporter.demo import run_demo
 from conveyor_exporter.errors import ExporterError
-from conveyor_exporter.samples import write_samples
 
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -68,6 +67,8 @@ def samples(
     seed: int
         The seed that the demo models were trained with; it decides which digits were held out.
     """
+    from conveyor_exporter.samples import write_samples  # loads numpy, which --help does not need
+
     paths = write_samples(folder, count, seed)
     Console().print(f"{len(paths)} pictures of digits in {folder}", markup=False, highlight=False, soft_wrap=True)
 

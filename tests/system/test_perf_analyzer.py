@@ -8,17 +8,19 @@ from pathlib import Path
 from support.onnx_models import classifier, save
 from support.processes import ServerProcess
 
-FOLDER = Path(__file__).parents[2] / ".tools" / "perf_analyzer" / "bin"
+FOLDER = Path(__file__).parents[2] / ".tools" / "perf_analyzer"
+PROGRAM = FOLDER / "bin" / "perf_analyzer"
+LIBRARIES = FOLDER / "nvidia" / "cuda_runtime" / "lib"
 
 
 def test_perf_analyzer_runs_through_without_an_error(tmp_path):
-    assert (FOLDER / "perf_analyzer").exists(), "perf_analyzer is not installed; run the tests with: make test"
+    assert PROGRAM.exists(), "perf_analyzer is not installed; run the tests with: make test"
     save(classifier(height=28, width=28, classes=10), tmp_path, "digits")
     with ServerProcess(tmp_path) as server:
-        command = [FOLDER / "perf_analyzer", "-m", "digits", "-i", "grpc", "-u", server.grpc_url]
+        command = [PROGRAM, "-m", "digits", "-i", "grpc", "-u", server.grpc_url]
         command += ["--shape", "image:28,28,1", "--concurrency-range", "8", "--stability-percentage", "999"]
         command += ["--measurement-interval", "500", "--max-trials", "3"]
-        environment = {**os.environ, "LD_LIBRARY_PATH": str(FOLDER)}
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(LIBRARIES)}
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     throughput = re.search(r"Concurrency: 8, throughput: ([\d.]+) infer/sec", done.stdout)
