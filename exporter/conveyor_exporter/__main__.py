@@ -3,13 +3,11 @@
 import importlib.metadata
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter, validators
+from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from conveyor_exporter.demo import run_demo
+from conveyor_exporter.commands import demo, samples
 from conveyor_exporter.errors import ExporterError
 
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -22,55 +20,8 @@ app = App(
 )
 
 
-@app.command
-def demo(
-    *,
-    repository: Path = Path("models"),
-    epochs: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
-    seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
-    retrain: Annotated[bool, Parameter(negative="")] = False,
-) -> None:
-    """Train two small networks on real handwritten digits, and export, verify and publish them.
-
-    `parity` tells whether a digit is odd; `digits` tells which one it is. Models that are in the repository already are
-    left as they are. Needs the extras [cpu] (or [gpu]) and [demo] of conveyor-exporter.
-
-    Parameters
-    ----------
-    repository: Path
-        Folder of the model repository; made when it is not there.
-    epochs: int
-        How often a network sees all training digits, instead of its own number.
-    seed: int
-        Decides the split into training and test digits, the first weights and the order of training.
-    retrain: bool
-        Train also what is in the repository already, and publish it as a new version.
-    """
-    run_demo(Console(), repository, epochs, seed, retrain)
-
-
-@app.command
-def samples(
-    folder: Path,
-    *,
-    count: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
-    seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
-) -> None:
-    """Write a few handwritten digits that the demo models have not seen as pictures: FOLDER/<digit>/<number>.png.
-
-    Parameters
-    ----------
-    folder: Path
-        Where to write; made when it is not there.
-    count: int
-        How many pictures.
-    seed: int
-        The seed that the demo models were trained with; it decides which digits were held out.
-    """
-    from conveyor_exporter.samples import write_samples  # loads numpy, which --help does not need
-
-    paths = write_samples(folder, count, seed)
-    Console().print(f"{len(paths)} pictures of digits in {folder}", markup=False, highlight=False, soft_wrap=True)
+for module in (demo, samples):
+    app.command(module.command, name=module.__name__.rpartition(".")[2])
 
 
 def run(arguments: Sequence[str]) -> int:
