@@ -5,6 +5,7 @@ REPOSITORY ?= models
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
+TOOLS := .tools/perf_analyzer .tools/digitsclassifier .tools/onnxruntime-1.17
 PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
 
 .PHONY: help setup serve predict test check format protos constraints clean
@@ -23,7 +24,7 @@ predict: setup  ## Ask the running server for a few real digits
 	@$(BIN)/conveyor-export samples .samples
 	@$(BIN)/conveyor-client predict digits .samples/*/*.png --true-label-from-folder --show
 
-test: .venv/development.stamp .tools/perf_analyzer/bin/perf_analyzer  ## Install what the tests need, and run them all
+test: .venv/development.stamp $(TOOLS)  ## Install what the tests need, and run them all
 	@sh tests/system_packages.sh
 	$(BIN)/pytest
 
@@ -64,9 +65,20 @@ clean:  ## Remove everything that was made here, but for the models
 	$(INSTALL) $(PACKAGES) --group test --group check
 	@touch $@
 
-# NVIDIA's load generator is a program inside this release of tritonclient. It stays out of .venv, where the release's
-# old client would be in the way.
-.tools/perf_analyzer/bin/perf_analyzer: .venv/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .tools/perf_analyzer \
-		tritonclient==2.41.0 nvidia-cuda-runtime-cu12==12.9.79
+# What tests need and .venv must not have: programs, data and old releases that would be in the way of the new ones.
+INSTALL_TOOL = $(BIN)/pip install --quiet --disable-pip-version-check --target $@
+
+# NVIDIA's load generator is a program inside this release of tritonclient.
+.tools/perf_analyzer: .venv/bin/pip
+	$(INSTALL_TOOL) --no-deps tritonclient==2.41.0 nvidia-cuda-runtime-cu12==12.9.79
+	@touch $@
+
+# Carries a trained .keras file that is not ours.
+.tools/digitsclassifier: .venv/bin/pip
+	$(INSTALL_TOOL) --no-deps digitsclassifier==2.1.0
+	@touch $@
+
+# An old runtime that must still load what the exporter writes.
+.tools/onnxruntime-1.17: .venv/bin/pip
+	$(INSTALL_TOOL) onnxruntime==1.17.3 'numpy<2'
 	@touch $@
