@@ -78,7 +78,7 @@ INSTALL_TOOL = $(BIN)/pip install --quiet --disable-pip-version-check --target $
 	$(INSTALL_TOOL) --no-deps digitsclassifier==2.1.0
 	@touch $@
 
-# An old runtime that must still load what the exporter writes.
-.tools/onnxruntime-1.17: .venv/bin/pip
-	$(INSTALL_TOOL) onnxruntime==1.17.3 'numpy<2'
-	@touch $@
+# An environment with an old runtime that must still load what the exporter writes.
+.tools/onnxruntime-1.17:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check onnxruntime==1.17.3 'numpy<2'
