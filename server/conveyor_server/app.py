@@ -7,7 +7,8 @@ import signal
 from typing import Any
 
 from conveyor_server import __version__
-from conveyor_server.engine.batcher import Batcher, QueueLimits
+from conveyor_server.core.batch_queue import QueuePolicy
+from conveyor_server.engine.batcher import Batcher
 from conveyor_server.engine.cpu_budget import cpu_budget
 from conveyor_server.engine.onnx_model import OnnxModel, RuntimeOptions
 from conveyor_server.engine.repository import Repository
@@ -122,9 +123,9 @@ class App:
 
     def _make_batcher(self, model: OnnxModel) -> Batcher:
         settings = self._settings
-        limits = QueueLimits(
+        policy = QueuePolicy(
             max_rows=settings.max_queue_rows,
             max_bytes=settings.max_queue_bytes,
             max_delay=settings.max_queue_delay_microseconds / 1e6,
         )
-        return Batcher(model, limits, self._metrics.for_model(model.spec.name), runners=settings.runners)
+        return Batcher(model, policy, self._metrics.for_model(model.spec.name), runners=settings.runners)

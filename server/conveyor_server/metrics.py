@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from conveyor_server.core.batch_queue import Batch
+from conveyor_server.engine.batcher import RunReport
 from conveyor_server.engine.repository import ModelState
 from conveyor_server.wire.status import Status
 
@@ -86,9 +86,9 @@ class ModelMetrics:
         self._run_seconds = run_seconds
         self._batch_rows = batch_rows
 
-    def ran(self, batch: Batch, waited: Sequence[float], seconds: float) -> None:
+    def ran(self, report: RunReport) -> None:
         """A run ended."""
-        self._batch_rows.observe(batch.rows)
-        self._run_seconds.observe(seconds)
-        for wait in waited:
+        self._batch_rows.observe(report.batch.rows)
+        self._run_seconds.observe(report.run_seconds)
+        for wait in report.waited:
             self._queue_seconds.observe(wait)

@@ -8,9 +8,9 @@ from math import inf
 import numpy as np
 from google.protobuf.message import Message
 
-from conveyor_server.core.batch_queue import Batch
 from conveyor_server.core.errors import RequestError
 from conveyor_server.core.tensors import Array
+from conveyor_server.engine.batcher import RunReport
 
 
 class PuppetModel:
@@ -78,11 +78,13 @@ class Runs:
     """An observer that counts."""
 
     def __init__(self) -> None:
+        self.reports: list[RunReport] = []
         self.rows: list[int] = []
         self.finished_requests: list[tuple[str, str]] = []
 
-    def ran(self, batch: Batch, waited: Sequence[float], seconds: float) -> None:
-        self.rows.append(batch.rows)
+    def ran(self, report: RunReport) -> None:
+        self.reports.append(report)
+        self.rows.append(report.batch.rows)
 
     def finished(self, model: str, status: object, seconds: float) -> None:
         self.finished_requests.append((model, str(getattr(status, "name", status))))

@@ -1,185 +1,175 @@
-"""Requests that wait for a runner, and the batches made of them. Plain state: no clock, no threads, no I/O.
+"""Requests that wait for a runner, and what is run next. Plain state: no clock, no threads, no I/O.
 
 Times are seconds on the caller's clock, passed in. Limits count rows and bytes, because requests differ in size.
 """
 
-import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Protocol
 
-import numpy as np
-
-from conveyor_server.core.errors import DeadlineExceeded, Overloaded, RequestError, ServerFailed
-from conveyor_server.core.tensors import Array
-
-log = logging.getLogger(__name__)
+from conveyor_server.core.batch import Batch, Entry, fail
+from conveyor_server.core.errors import DeadlineExceeded, Overloaded, WaitExpired
 
 
-class Reply(Protocol):
-    """Where the answer to one entry goes. Exactly one of the two is called, once, unless the client has gone."""
+@dataclass(frozen=True)
+class LevelPolicy:
+    """How requests of one priority level may wait, in the terms of the protocol's queue policy."""
 
-    def answer(self, outputs: Sequence[Array]) -> None:
-        """Takes the entry's own rows of every output of the model."""
+    max_requests: int = 0
+    """Requests that may wait at this level; 0 leaves it to the limits of the whole queue."""
+    timeout: float = 0.0
+    """Seconds that a request may wait; 0 sets no limit."""
+    allow_override: bool = False
+    """Whether a request may ask for a shorter wait."""
+    delay_on_timeout: bool = False
+    """Whether a request that waited too long goes behind all others, instead of being refused."""
 
-    def fail(self, error: RequestError) -> None:
-        """Takes the reason why there are no outputs."""
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One request on its way through the queue. It carries its own reply slot, so nothing is looked up by an id."""
-
-    inputs: tuple[Array, ...]
-    """One array for each input of the model, `[rows, …]` each."""
-    rows: int
-    reply: Reply
-    deadline: float = inf
-    arrived: float = 0.0
-    bytes: int = 0
-    taken: int = 0
-    """Rows that are in a batch already, or answered."""
-    done: bool = False
-    """Answered, failed or given up: the rest of the server has nothing more to do for it."""
-    parts: dict[int, Sequence[Array]] = field(default_factory=dict)
-    """Outputs of the runs that an entry larger than one run is split into, by first row."""
+    def expiry(self, now: float, asked: float | None) -> float:
+        """When the wait of a request that arrives now ends, if it asked for so many seconds."""
+        limits = [self.timeout] if self.timeout else []
+        if self.allow_override and asked:
+            limits.append(asked)
+        return now + min(limits) if limits else inf
 
 
-@dataclass(slots=True, eq=False)
-class Batch:
-    """Rows of one or more entries that are run together."""
+@dataclass(frozen=True)
+class QueuePolicy:
+    """What may wait for a model, in which order, and for how long."""
 
-    slices: list[tuple[Entry, int, int]] = field(default_factory=list)
-    """Entry, first row, row after the last."""
-    rows: int = 0
+    max_rows: int
+    max_bytes: int
+    max_delay: float = 0.0
+    """Seconds that the oldest entry may be held back for a full batch; 0 holds nothing back."""
+    preferred_rows: tuple[int, ...] = ()
+    """Batch sizes that end the holding back."""
+    levels: int = 1
+    """Priority levels; level 1 is served first."""
+    default_level: int = 1
+    default: LevelPolicy = LevelPolicy()
+    by_level: Mapping[int, LevelPolicy] = field(default_factory=dict)
 
-    def gather(self) -> tuple[Array, ...]:
-        """The model's inputs, `[rows, …]` each. A single slice is passed on as a view; several are copied once."""
-        if len(self.slices) == 1:
-            entry, start, stop = self.slices[0]
-            return entry.inputs if self.rows == entry.rows else tuple(array[start:stop] for array in entry.inputs)
-        columns = zip(
-            *([array[start:stop] for array in entry.inputs] for entry, start, stop in self.slices), strict=True
-        )
-        return tuple(np.concatenate(column) for column in columns)
+    def level_of(self, priority: int) -> int:
+        """The level that serves a request of this priority; what is no level is served at the default one."""
+        return priority if 1 <= priority <= self.levels else self.default_level
 
-    def scatter(self, outputs: Sequence[Array]) -> None:
-        """Gives each entry its own rows, as views. An entry that cannot take them does not touch the others."""
-        position = 0
-        for entry, start, stop in self.slices:
-            rows = stop - start
-            own = outputs if rows == self.rows else [output[position : position + rows] for output in outputs]
-            position += rows
-            if rows == entry.rows:
-                _finish(entry, own)
-            elif not entry.done:
-                entry.parts[start] = own
-                if sum(len(part[0]) for part in entry.parts.values()) == entry.rows:
-                    parts = [entry.parts[first] for first in sorted(entry.parts)]
-                    _finish(entry, [np.concatenate(column) for column in zip(*parts, strict=True)])
-
-    def fail(self, error: RequestError) -> None:
-        """Fails every entry of the batch that still waits, with the rows that it has elsewhere."""
-        for entry, _, _ in self.slices:
-            fail(entry, error)
-
-
-def _finish(entry: Entry, outputs: Sequence[Array]) -> None:
-    if entry.done:
-        return
-    entry.done = True
-    try:
-        entry.reply.answer(outputs)
-    except Exception:  # whatever one reply does wrong, its batch-mates must get theirs
-        log.exception("An answer could not be delivered. This is a bug.")
-        entry.reply.fail(ServerFailed("The answer could not be built."))
-
-
-def fail(entry: Entry, error: RequestError) -> None:
-    """Ends an entry with an error, unless it has ended already."""
-    if not entry.done:
-        entry.done = True
-        entry.reply.fail(error)
+    def of_level(self, level: int) -> LevelPolicy:
+        """The policy of one level."""
+        return self.by_level.get(level, self.default)
 
 
 class BatchQueue:
-    """First in, first out, bounded in rows and bytes.
+    """Highest priority first, then first in, first out; bounded in rows and bytes.
 
     Args:
         run_size: rows of a full batch. Entries up to this size are never split; larger ones fill whole runs.
-        max_rows: rows that may wait at once.
-        max_bytes: input bytes that may wait at once.
-        max_delay: seconds that the oldest entry may be held back for a full batch; 0 holds nothing back.
+        policy: the limits.
     """
 
-    def __init__(self, *, run_size: int, max_rows: int, max_bytes: int, max_delay: float = 0.0) -> None:
+    def __init__(self, run_size: int, policy: QueuePolicy) -> None:
         self.run_size = run_size
-        self.max_rows = max_rows
-        self.max_bytes = max_bytes
-        self.max_delay = max_delay
         self.rows = 0
         self.bytes = 0
-        self._entries: deque[Entry] = deque()
+        self._policy = policy
+        self._max_delay = policy.max_delay
+        # One line for each level, and behind them one for those that waited too long.
+        self._lines: list[deque[Entry]] = [deque() for _ in range(policy.levels + 1)]
+        self._waiting = [0] * policy.levels
+        """Requests of each level that wait."""
 
-    def push(self, entry: Entry) -> None:
-        """Queues the entry.
+    def push(self, entry: Entry, timeout: float | None = None) -> None:
+        """Queues the entry, which may have asked to wait so many seconds at most.
 
         Raises:
             Overloaded: it does not fit beside what waits. Nothing was changed.
         """
+        policy = self._policy
         entry.bytes = sum(array.nbytes for array in entry.inputs)
-        if self.rows + entry.rows > self.max_rows or self.bytes + entry.bytes > self.max_bytes:
+        if self.rows + entry.rows > policy.max_rows or self.bytes + entry.bytes > policy.max_bytes:
             raise Overloaded(
-                f"Exceeds maximum queue size: {self.rows} of {self.max_rows} rows and {self.bytes} of {self.max_bytes} "
-                f"bytes wait, {entry.rows} rows and {entry.bytes} bytes came. Retry later or on another replica."
+                f"Exceeds maximum queue size: {self.rows} of {policy.max_rows} rows and {self.bytes} of "
+                f"{policy.max_bytes} bytes wait, {entry.rows} rows and {entry.bytes} bytes came. Retry later or on "
+                "another replica."
             )
+        level = policy.level_of(entry.priority)
+        level_policy = policy.of_level(level)
+        if 0 < level_policy.max_requests <= self._waiting[level - 1]:
+            raise Overloaded(
+                f"Exceeds maximum queue size: {level_policy.max_requests} requests of priority {level} wait. Retry "
+                "later or on another replica."
+            )
+        entry.priority = level
+        entry.expires = level_policy.expiry(entry.arrived, timeout)
         self.rows += entry.rows
         self.bytes += entry.bytes
-        self._entries.append(entry)
+        self._waiting[level - 1] += 1
+        self._lines[level - 1].append(entry)
 
     def discard(self, entry: Entry) -> None:
         """Gives up an entry that the client no longer wants: its place is free at once, and no run will hold it."""
         entry.done = True
         self._leave(entry)
 
+    def hold_nothing_back(self) -> None:
+        """From now on every entry leaves as soon as a runner is free."""
+        self._max_delay = 0.0
+
     def next_batch(self, now: float) -> Batch | None:
         """The batch to run now, or None when nothing is due. Expired entries fail here and are never run."""
-        due = self.due_at()
-        if due is None or due > now:
-            return None
+        size = self._size(now)
         batch = Batch()
-        while self._entries and batch.rows < self.run_size:
-            entry = self._entries[0]
-            if entry.deadline <= now:
-                fail(entry, DeadlineExceeded("The request's deadline passed while it waited in the queue."))
-            if entry.done:
-                self._entries.popleft()
-                self._leave(entry)
-                continue
-            room = self.run_size - batch.rows
-            rows = entry.rows - entry.taken
-            if rows > room and entry.rows <= self.run_size:
-                break
-            self._take(batch, entry, min(rows, room))
+        for line in self._lines if size else ():
+            while line and batch.rows < size:
+                entry = line[0]
+                if self._is_over(entry, now):
+                    line.popleft()
+                    continue
+                rows = entry.rows - entry.taken
+                if rows > size - batch.rows and entry.rows <= self.run_size:
+                    return batch if batch.slices else None
+                self._take(batch, line, min(rows, size - batch.rows))
         return batch if batch.slices else None
 
     def due_at(self) -> float | None:
-        """When the next batch may leave: the past when it is full or nothing is held back; None when all is empty."""
+        """When the next batch may leave: the past when nothing is held back, None when nothing waits."""
         if self.rows == 0:
-            # Only entries that were given up are left, if any.
-            self._entries.clear()
+            for line in self._lines:
+                line.clear()  # only entries that were given up are left, if any
             return None
-        if self.max_delay == 0 or self.rows >= self.run_size:
-            return -inf
-        return next(entry.arrived for entry in self._entries if not entry.done) + self.max_delay
+        held_until = self._oldest_arrival() + self._max_delay
+        return -inf if self._size(-inf) else held_until
 
-    def _take(self, batch: Batch, entry: Entry, rows: int) -> None:
+    def _size(self, now: float) -> int:
+        """Rows that the next batch may have; 0 while the entries are held back for more to come."""
+        if self.rows == 0:
+            return 0
+        if self._max_delay == 0 or self.rows >= self.run_size or self._oldest_arrival() + self._max_delay <= now:
+            return self.run_size
+        return max((size for size in self._policy.preferred_rows if size <= self.rows), default=0)
+
+    def _oldest_arrival(self) -> float:
+        return min(next((entry.arrived for entry in line if not entry.done), inf) for line in self._lines)
+
+    def _is_over(self, entry: Entry, now: float) -> bool:
+        """Whether the head of a line waits no more: given up, expired, or moved behind all others."""
+        if entry.deadline <= now:
+            fail(entry, DeadlineExceeded("The request's deadline passed while it waited in the queue."))
+        elif entry.expires <= now and not entry.done:
+            if self._policy.of_level(entry.priority).delay_on_timeout:
+                entry.expires = inf
+                self._lines[-1].append(entry)
+                return True
+            fail(entry, WaitExpired("Request timeout expired"))
+        if entry.done:
+            self._leave(entry)
+        return entry.done
+
+    def _take(self, batch: Batch, line: deque[Entry], rows: int) -> None:
+        entry = line[0]
         batch.slices.append((entry, entry.taken, entry.taken + rows))
         batch.rows += rows
         if entry.taken + rows == entry.rows:
-            self._entries.popleft()
+            line.popleft()
             self._leave(entry)
         else:
             entry.taken += rows
@@ -190,4 +180,5 @@ class BatchQueue:
         if entry.taken < entry.rows:
             self.rows -= entry.rows - entry.taken
             self.bytes -= entry.bytes
+            self._waiting[entry.priority - 1] -= 1
             entry.taken = entry.rows

@@ -45,6 +45,14 @@ class DeadlineExceeded(RequestError):
     """The request's deadline passed before it was run."""
 
 
+class WaitExpired(RequestError):
+    """The request waited longer than the model's queue policy allows. Retry elsewhere."""
+
+
+class NotPermitted(RequestError):
+    """The server was not started with the permission for this; the text names the flag."""
+
+
 class Cancelled(RequestError):
     """The client gave the request up."""
 

@@ -6,12 +6,13 @@ Knows asyncio and the clock, and leaves what to run to `BatchQueue` and how to r
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from conveyor_server.core.batch_queue import Batch, BatchQueue, Entry, Reply
+from conveyor_server.core.batch import Batch, Entry, Reply
+from conveyor_server.core.batch_queue import BatchQueue, QueuePolicy
 from conveyor_server.core.errors import Draining, Overloaded, ServerFailed
 from conveyor_server.core.tensors import Array
 from conveyor_server.core.throughput import Throughput
@@ -41,17 +42,30 @@ class Model(Protocol):
 class Observer(Protocol):
     """Who wants to know what the batcher does. Called once a run, never once a request."""
 
-    def ran(self, batch: Batch, waited: Sequence[float], seconds: float) -> None:
-        """A run of `batch.rows` rows took `seconds`; its entries had waited so many seconds each."""
+    def ran(self, report: "RunReport") -> None:
+        """A run has ended, and its entries have their answers."""
 
 
 @dataclass(frozen=True)
-class QueueLimits:
-    """How much may wait for one model, and for how long it may be held back to fill a batch."""
+class RunReport:
+    """One run, in seconds."""
 
-    max_rows: int
-    max_bytes: int
-    max_delay: float = 0.0
+    batch: Batch
+    waited: Sequence[float]
+    """How long each entry of the batch had waited."""
+    gather_seconds: float
+    run_seconds: float
+    scatter_seconds: float
+    failed: bool
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a runner brings back."""
+
+    outputs: list[Array] | Exception
+    gather_seconds: float
+    run_seconds: float
 
 
 class Batcher:
@@ -64,7 +78,7 @@ class Batcher:
     def __init__(
         self,
         model: Model,
-        limits: QueueLimits,
+        policy: QueuePolicy,
         observer: Observer,
         *,
         runners: int = 1,
@@ -74,9 +88,7 @@ class Batcher:
         self._clock = clock or self._loop.time
         self._model = model
         self._observer = observer
-        self._queue = BatchQueue(
-            run_size=model.run_size, max_rows=limits.max_rows, max_bytes=limits.max_bytes, max_delay=limits.max_delay
-        )
+        self._queue = BatchQueue(model.run_size, policy)
         self._throughput = Throughput(model.rows_per_second, model.run_size)
         self._runners = self._free_runners = runners
         self._threads = None if model.in_place else ThreadPoolExecutor(runners, thread_name_prefix="runner")
@@ -91,7 +103,15 @@ class Batcher:
         """Rows that wait for a runner."""
         return self._queue.rows
 
-    def submit(self, inputs: tuple[Array, ...], rows: int, deadline: float, reply: Reply) -> Entry:
+    def submit(
+        self,
+        inputs: tuple[Array, ...],
+        rows: int,
+        deadline: float,
+        reply: Reply,
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> Entry:
         """Queues one request and returns at once; `reply` gets the outputs or the error later.
 
         Args:
@@ -99,6 +119,8 @@ class Batcher:
             rows: how many.
             deadline: on the event loop's clock, in seconds; `math.inf` for none.
             reply: where the answer goes.
+            priority: 1 is served first; 0 means the model's default.
+            timeout: seconds that the request is willing to wait, where the model's policy lets it say so.
 
         Raises:
             Draining: the model is being taken out of service.
@@ -115,8 +137,8 @@ class Batcher:
                 f"{needed * 1000:.1f} ms, and {max(0.0, deadline - now) * 1000:.1f} ms are left. Retry on another "
                 "replica."
             )
-        entry = Entry(inputs, rows, reply, deadline, arrived=now)
-        self._queue.push(entry)
+        entry = Entry(inputs, rows, reply, deadline, arrived=now, priority=priority)
+        self._queue.push(entry, timeout)
         self._idle.clear()
         self._dispatch_soon()
         return entry
@@ -129,7 +151,7 @@ class Batcher:
     async def drain(self) -> None:
         """Takes nothing new, and returns when everything accepted has been answered."""
         self._draining = True
-        self._queue.max_delay = 0.0  # no one else will come to fill the batch
+        self._queue.hold_nothing_back()  # no one else will come to fill the batch
         self._dispatch_soon()
         await self._idle.wait()
 
@@ -168,35 +190,47 @@ class Batcher:
         self._free_runners -= 1
         self._running_rows += batch.rows
         if self._threads is None:
-            outcome: Future[list[Array]] = Future()
-            try:
-                outcome.set_result(self._run(batch))
-            except Exception as error:  # the model's fault, whatever it is; logged and answered in _finish
-                outcome.set_exception(error)
-            self._finish(batch, now, outcome)
+            self._finish(batch, now, self._run(batch))
         else:
             future = self._threads.submit(self._run, batch)
             finish = partial(self._finish, batch, now)
-            future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(finish, done))
+            future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(finish, done.result()))
 
-    def _run(self, batch: Batch) -> list[Array]:
-        return self._model.run(batch.gather())
+    def _run(self, batch: Batch) -> _Outcome:
+        begin = self._clock()
+        gathered = begin
+        outputs: list[Array] | Exception
+        try:
+            inputs = batch.gather()
+            gathered = self._clock()
+            outputs = self._model.run(inputs)
+        except Exception as error:  # the model's fault, whatever it is; logged and answered in _finish
+            outputs = error
+        return _Outcome(outputs, gathered - begin, self._clock() - gathered)
 
-    def _finish(self, batch: Batch, started: float, outcome: "Future[list[Array]]") -> None:
-        seconds = self._clock() - started
+    def _finish(self, batch: Batch, started: float, outcome: _Outcome) -> None:
         self._free_runners += 1
         self._running_rows -= batch.rows
-        error = outcome.exception()
-        if error is None:
-            self._throughput.observe(batch.rows, seconds)
-            batch.scatter(outcome.result())
-        else:
-            log.error("A run of %d rows failed: %s", batch.rows, error, exc_info=error)
+        begin = self._clock()
+        if isinstance(outcome.outputs, Exception):
+            log.error("A run of %d rows failed: %s", batch.rows, outcome.outputs, exc_info=outcome.outputs)
             batch.fail(ServerFailed("The runtime failed on this batch. The server's log has the details."))
+        else:
+            self._throughput.observe(batch.rows, begin - started)
+            batch.scatter(outcome.outputs)
         if self._queue.rows:
             self._dispatch_soon()
         self._settle()
-        self._observer.ran(batch, [started - entry.arrived for entry, _, _ in batch.slices], seconds)
+        self._observer.ran(
+            RunReport(
+                batch,
+                waited=[started - entry.arrived for entry, _, _ in batch.slices],
+                gather_seconds=outcome.gather_seconds,
+                run_seconds=outcome.run_seconds,
+                scatter_seconds=self._clock() - begin,
+                failed=isinstance(outcome.outputs, Exception),
+            )
+        )
 
     def _settle(self) -> None:
         if self._queue.rows == 0 and self._running_rows == 0:

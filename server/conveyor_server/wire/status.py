@@ -13,6 +13,7 @@ class Status(IntEnum):
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    PERMISSION_DENIED = 7
     INTERNAL = 13
     UNAVAILABLE = 14
 
@@ -20,10 +21,12 @@ class Status(IntEnum):
 STATUS_OF: dict[type[errors.RequestError], Status] = {
     errors.InvalidRequest: Status.INVALID_ARGUMENT,
     errors.ModelNotFound: Status.NOT_FOUND,
-    # Balancers send these three to another replica.
+    errors.NotPermitted: Status.PERMISSION_DENIED,
+    # Balancers send these to another replica.
     errors.ModelNotReady: Status.UNAVAILABLE,
     errors.Overloaded: Status.UNAVAILABLE,
     errors.Draining: Status.UNAVAILABLE,
+    errors.WaitExpired: Status.UNAVAILABLE,
     errors.DeadlineExceeded: Status.DEADLINE_EXCEEDED,
     errors.Cancelled: Status.CANCELLED,
     errors.ServerFailed: Status.INTERNAL,

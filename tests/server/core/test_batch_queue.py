@@ -7,8 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from conveyor_server.core.batch_queue import Batch, BatchQueue, Entry
-from conveyor_server.core.errors import DeadlineExceeded, Overloaded, ServerFailed
+from conveyor_server.core.batch import Batch, Entry
+from conveyor_server.core.batch_queue import BatchQueue, QueuePolicy
+from conveyor_server.core.errors import DeadlineExceeded, Overloaded, ServerFailed, WaitExpired
 
 RUN_SIZE, MAX_ROWS = 4, 12
 
@@ -29,7 +30,7 @@ def entry(rows, first=0, **others):
 
 
 def queue(**others):
-    return BatchQueue(**{"run_size": RUN_SIZE, "max_rows": MAX_ROWS, "max_bytes": 10**6, **others})
+    return BatchQueue(RUN_SIZE, QueuePolicy(**{"max_rows": MAX_ROWS, "max_bytes": 10**6, **others}))
 
 
 def test_whole_entries_up_to_the_run_size_in_order_of_arrival():
@@ -153,16 +154,18 @@ class QueueAgainstModel(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.queue = BatchQueue(run_size=RUN_SIZE, max_rows=MAX_ROWS, max_bytes=MAX_ROWS * 4)
+        self.queue = BatchQueue(
+            RUN_SIZE, QueuePolicy(max_rows=MAX_ROWS, max_bytes=MAX_ROWS * 4, levels=2, default_level=2)
+        )
         self.now = 0.0
         self.first = 0
         self.accepted = []
         self.cancelled = set()
         self.batches = deque()
 
-    @rule(target=queued, rows=st.integers(1, 10), patience=st.sampled_from([1.0, 3.0, inf]))
-    def push(self, rows, patience):
-        one = entry(rows, self.first, deadline=self.now + patience)
+    @rule(target=queued, rows=st.integers(1, 10), patience=st.sampled_from([1.0, 3.0, inf]), priority=st.integers(0, 3))
+    def push(self, rows, patience, priority):
+        one = entry(rows, self.first, deadline=self.now + patience, priority=priority)
         self.first += rows
         fits = self.queue.rows + rows <= MAX_ROWS
         try:
@@ -245,3 +248,68 @@ class QueueAgainstModel(RuleBasedStateMachine):
 
 TestQueueAgainstModel = QueueAgainstModel.TestCase
 TestQueueAgainstModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_higher_priorities_are_served_first_and_what_is_no_priority_by_default():
+    waiting = queue(levels=3, default_level=2)
+    low, default, high, unknown = (entry(1, priority=level) for level in (3, 0, 1, 99))
+    for one in (low, default, high, unknown):
+        waiting.push(one)
+    assert [e for e, _, _ in waiting.next_batch(0).slices] == [high, default, unknown, low]
+
+
+def test_a_level_has_its_own_limit_of_requests():
+    waiting = queue(levels=2, by_level={1: LevelPolicy(max_requests=1)})
+    first = entry(1, priority=1)
+    waiting.push(first)
+    with pytest.raises(Overloaded, match="1 requests of priority 1 wait"):
+        waiting.push(entry(1, priority=1))
+    waiting.push(entry(1, priority=2))
+    waiting.discard(first)
+    waiting.push(entry(1, priority=1))
+    waiting.next_batch(0)
+    waiting.push(entry(1, priority=1))
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "waits"),
+    [
+        (LevelPolicy(), 1.0, inf),
+        (LevelPolicy(timeout=5.0), None, 5.0),
+        (LevelPolicy(timeout=5.0), 1.0, 5.0),
+        (LevelPolicy(timeout=5.0, allow_override=True), 1.0, 1.0),
+        (LevelPolicy(timeout=5.0, allow_override=True), 9.0, 5.0),
+        (LevelPolicy(allow_override=True), 1.0, 1.0),
+        (LevelPolicy(allow_override=True), 0, inf),
+    ],
+)
+def test_who_waits_too_long_is_refused(policy, asked, waits):
+    waiting = queue(default=policy)
+    one = entry(1, arrived=100.0)
+    waiting.push(one, asked)
+    assert one.expires == 100 + waits
+    if waits != inf:
+        assert waiting.next_batch(100 + waits) is None
+        assert isinstance(one.reply.outcomes[0], WaitExpired)
+        assert str(one.reply.outcomes[0]) == "Request timeout expired"
+        assert (waiting.rows, waiting.bytes) == (0, 0)
+
+
+def test_who_waits_too_long_goes_behind_all_others_where_the_policy_says_so():
+    waiting = queue(levels=2, default=LevelPolicy(timeout=5.0, delay_on_timeout=True))
+    late, other = entry(1, priority=1), entry(1, priority=2, arrived=4.0)
+    waiting.push(late)
+    waiting.push(other)
+    assert [e for e, _, _ in waiting.next_batch(6.0).slices] == [other, late]
+
+
+def test_a_preferred_size_ends_the_holding_back():
+    waiting = queue(max_delay=2.0, preferred_rows=(2, 3))
+    waiting.push(entry(1, arrived=10.0))
+    assert waiting.next_batch(10.0) is None
+    waiting.push(entry(1, arrived=10.5))
+    assert waiting.due_at() == -inf
+    assert waiting.next_batch(10.5).rows == 2
+    waiting.push(entry(1, arrived=11.0))
+    assert waiting.due_at() == 13.0
+    assert waiting.next_batch(13.0).rows == 1

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conveyor_server.core.batch_queue import QueuePolicy
 from conveyor_server.core.errors import DeadlineExceeded, Draining, Overloaded, ServerFailed
-from conveyor_server.engine.batcher import Batcher, QueueLimits
+from conveyor_server.engine.batcher import Batcher
 from support.puppets import PuppetModel, Runs, Slot
 
-LIMITS = QueueLimits(max_rows=64, max_bytes=10**6)
+LIMITS = QueuePolicy(max_rows=64, max_bytes=10**6)
 
 
 def rows(count, first=0):
@@ -58,7 +59,7 @@ async def test_rule_1_what_arrives_in_one_turn_of_the_loop_shares_a_run(free_mod
 
 async def test_rule_1_a_delay_is_kept_when_asked_for_and_cut_short_by_a_full_batch():
     model, runs = PuppetModel(free=True, in_place=True), Runs()
-    batcher = Batcher(model, QueueLimits(64, 10**6, max_delay=60.0), runs)
+    batcher = Batcher(model, QueuePolicy(64, 10**6, max_delay=60.0), runs)
     early = submit(batcher, 1)
     for _ in range(5):
         await asyncio.sleep(0)
@@ -70,7 +71,7 @@ async def test_rule_1_a_delay_is_kept_when_asked_for_and_cut_short_by_a_full_bat
 
 
 async def test_rule_1_a_delay_ends_by_itself():
-    batcher = Batcher(PuppetModel(free=True, in_place=True), QueueLimits(64, 10**6, max_delay=0.001), Runs())
+    batcher = Batcher(PuppetModel(free=True, in_place=True), QueuePolicy(64, 10**6, max_delay=0.001), Runs())
     slot = submit(batcher, 1)
     await slot.wait()
     assert_own_rows(slot)
@@ -89,7 +90,7 @@ def test_rules_2_and_3_whoever_cancels_or_expires_all_others_get_their_own_rows(
     async def scenario():
         now = 100.0
         model = PuppetModel(run_size=4)
-        limits = QueueLimits(max_rows=1000, max_bytes=10**6)
+        limits = QueuePolicy(max_rows=1000, max_bytes=10**6)
         batcher = Batcher(model, limits, Runs(), runners=runners, clock=lambda: now)
         blockers = [submit(batcher, 4, first=1000 * number) for number in range(runners)]
         for _ in blockers:
@@ -155,7 +156,7 @@ async def test_rule_3_the_same_in_the_loops_own_thread():
 
 async def test_rule_4_limits_count_rows_and_bytes_and_refuse_at_once():
     model = PuppetModel()
-    batcher = Batcher(model, QueueLimits(max_rows=8, max_bytes=24), Runs())
+    batcher = Batcher(model, QueuePolicy(max_rows=8, max_bytes=24), Runs())
     running = submit(batcher, 8 - 2)
     await model.began()
     waiting = submit(batcher, 6)
@@ -232,7 +233,7 @@ async def test_drain_of_an_idle_or_wholly_cancelled_queue_returns():
 
 
 async def test_drain_holds_nothing_back():
-    batcher = Batcher(PuppetModel(in_place=True), QueueLimits(64, 10**6, max_delay=60.0), Runs())
+    batcher = Batcher(PuppetModel(in_place=True), QueuePolicy(64, 10**6, max_delay=60.0), Runs())
     slot = submit(batcher, 1)
     await asyncio.wait_for(batcher.drain(), 30)
     assert_own_rows(slot)

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from conveyor_server.core.batch_queue import QueuePolicy
 from conveyor_server.core.errors import InvalidRequest, ModelNotFound, ModelNotReady, StartError
-from conveyor_server.engine.batcher import Batcher, QueueLimits
+from conveyor_server.engine.batcher import Batcher
 from conveyor_server.engine.onnx_model import RuntimeOptions
 from conveyor_server.engine.repository import ModelStatus, Repository
 from support.onnx_models import classifier, save
@@ -12,7 +13,7 @@ from support.puppets import Runs
 
 
 def repository(root: Path) -> Repository:
-    return Repository(root, RuntimeOptions(), lambda model: Batcher(model, QueueLimits(64, 10**6), Runs()))
+    return Repository(root, RuntimeOptions(), lambda model: Batcher(model, QueuePolicy(64, 10**6), Runs()))
 
 
 @pytest.fixture

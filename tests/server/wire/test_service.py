@@ -5,6 +5,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from onnx import TensorProto
 
+from conveyor_server.core.batch_queue import QueuePolicy
 from conveyor_server.core.errors import (
     Draining,
     InvalidRequest,
@@ -13,7 +14,7 @@ from conveyor_server.core.errors import (
     RequestError,
     ServerFailed,
 )
-from conveyor_server.engine.batcher import Batcher, QueueLimits
+from conveyor_server.engine.batcher import Batcher
 from conveyor_server.engine.onnx_model import RuntimeOptions
 from conveyor_server.engine.repository import Repository
 from conveyor_server.generated import inference_pb2 as pb
@@ -38,7 +39,7 @@ class Bench:
         self.service = InferenceService(self.repository, self.runs)
 
     def make_batcher(self, model):
-        return Batcher(model, QueueLimits(100, 10**6), self.runs)
+        return Batcher(model, QueuePolicy(100, 10**6), self.runs)
 
     async def infer(self, request, **call):
         self.call = FakeCall(**call)
@@ -112,7 +113,7 @@ async def test_a_failure_of_ours_names_the_request_and_hides_the_details(bench, 
 async def test_a_cancelled_inference_leaves_the_queue_and_is_counted(bench, monkeypatch):
     puppet = PuppetModel(run_size=1)
     state = bench.repository.find("digits")
-    batcher = Batcher(puppet, QueueLimits(100, 10**6), bench.runs)
+    batcher = Batcher(puppet, QueuePolicy(100, 10**6), bench.runs)
     state.served = type(state.served)(state.served.model, batcher)
     running, waiting = FakeCall(), FakeCall()
     bench.service.model_infer(infer_request(IMAGES[:1]).SerializeToString(), running)
