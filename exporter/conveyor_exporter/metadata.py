@@ -1,7 +1,9 @@
 """Owns what an exported file says about itself, the contract with whoever serves it. Knows nothing of torch or onnx."""
 
+import hashlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -29,6 +31,28 @@ class Task(StrEnum):
 
 
 @dataclass(frozen=True)
+class Source:
+    """The file that an export was made from.
+
+    Attributes:
+        format: what kind of file it is: `keras`, `torch` or `conveyor`.
+        sha256: SHA-256 of its bytes, in hexadecimal.
+    """
+
+    format: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not self.format or not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise InvalidArgument(f"a source is a format and a SHA-256 in hexadecimal, got {self!r}.")
+
+    @classmethod
+    def of(cls, format: str, content: bytes) -> "Source":
+        """Return the source with these bytes."""
+        return cls(format, hashlib.sha256(content).hexdigest())
+
+
+@dataclass(frozen=True)
 class Metadata:
     """What an exported file says about itself.
 
@@ -38,6 +62,7 @@ class Metadata:
         threshold: probability above which the second label is meant (binary only).
         input_range: smallest and largest value that the model was trained on.
         training_metrics: numbers known from training, such as `test_accuracy`.
+        source: the file that the model was read from, when there is one.
     """
 
     task: Task
@@ -45,6 +70,7 @@ class Metadata:
     threshold: float = 0.5
     input_range: tuple[float, float] = (0.0, 1.0)
     training_metrics: Mapping[str, float] = field(default_factory=dict)
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels) or not all(isinstance(label, str) for label in self.labels):
@@ -63,6 +89,7 @@ class Metadata:
         threshold: float = 0.5,
         input_range: tuple[float, float] = (0.0, 1.0),
         training_metrics: Mapping[str, float] | None = None,
+        source: Source | None = None,
     ) -> "Metadata":
         """Return the metadata of a model with so many outputs.
 
@@ -74,7 +101,7 @@ class Metadata:
         if isinstance(labels, str) or len(labels) != needed:
             reason = "no and yes, in this order" if task is Task.BINARY else "one for each unit of the last layer"
             raise InvalidArgument(f"`labels` must be {needed} names ({reason}), got {labels!r}.")
-        return cls(task, tuple(labels), threshold, input_range, dict(training_metrics or {}))
+        return cls(task, tuple(labels), threshold, input_range, dict(training_metrics or {}), source)
 
     def to_properties(self) -> dict[str, str]:
         """Return the key-value pairs that go into the file, sorted by key."""
@@ -89,4 +116,7 @@ class Metadata:
         }
         if self.task is Task.BINARY:
             properties["conveyor.threshold"] = str(float(self.threshold))
+        if self.source is not None:
+            properties["conveyor.source.format"] = self.source.format
+            properties["conveyor.source.sha256"] = self.source.sha256
         return dict(sorted(properties.items()))

@@ -1,7 +1,8 @@
 """Owns the order of an export: learn the head, export, verify, publish. Knows each step only by its function."""
 
 import copy
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,41 @@ from torch import nn
 from conveyor_exporter.arguments import sample_shape
 from conveyor_exporter.errors import ExportFailed, InvalidArgument, VerificationFailed
 from conveyor_exporter.evaluation import evaluation_mode
-from conveyor_exporter.metadata import Metadata
+from conveyor_exporter.inspection import LayerDescription, describe_layers
+from conveyor_exporter.labelled_data import LabelledData
+from conveyor_exporter.metadata import Metadata, Source
 from conveyor_exporter.network import Network
 from conveyor_exporter.onnx_export import export_onnx, to_bytes
 from conveyor_exporter.publish import Published, check_model_name, publish
 from conveyor_exporter.verify import LIMIT, Images, Reference, Verification, verify
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about a file that passed verification, for whoever writes about it before it is published.
+
+    Attributes:
+        name: the model's name in the repository.
+        content: the bytes of the file.
+        metadata: what the file says about itself.
+        verification: how the file compares with the model.
+        layers: the graph's layers, with operators, parameters and cost.
+    """
+
+    name: str
+    content: bytes
+    metadata: Metadata
+    verification: Verification
+    layers: tuple[LayerDescription, ...]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file's bytes, in hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+Beside = Callable[[Evidence], Mapping[str, bytes]]
+"""Makes the files that are published beside the model: their names with their bytes."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +70,14 @@ def export(
     repository: str | Path,
     *,
     name: str,
-    labels: Sequence[str],
+    labels: Sequence[str] | None = None,
     input_shape: Sequence[int] | None = None,
     threshold: float = 0.5,
     input_range: tuple[float, float] = (0.0, 1.0),
     training_metrics: Mapping[str, float] | None = None,
-    real_inputs: Images | None = None,
+    source: Source | None = None,
+    data: LabelledData | None = None,
+    beside: Beside | None = None,
     limit: float = LIMIT,
 ) -> Exported:
     """Export a classifier to ONNX, verify the file against the model, and publish it as the model's next version.
@@ -53,12 +86,14 @@ def export(
         model: a `Sequential`, or any module from float32 [batch, *input_shape] to probabilities [batch, units].
         repository: folder of the model repository; made when it is not there.
         name: the model's name in the repository.
-        labels: names of the classes; for a model with one output two, the second meaning yes.
+        labels: names of the classes; for a model with one output two, the second meaning yes. Class numbers stand in.
         input_shape: the shape of one sample, without the batch axis; a `Sequential` knows its own.
         threshold: probability above which the answer is yes (models with one output).
         input_range: smallest and largest input value that the model was trained on.
         training_metrics: numbers to store in the file, such as `test_accuracy`.
-        real_inputs: float32 [samples, *input_shape], samples to verify on beside the made-up ones.
+        source: the file that the model was read from; its hash goes into the file.
+        data: pictures with their classes, to verify on beside made-up ones.
+        beside: called when the file has passed verification; the files that it returns are published with the model.
         limit: the largest absolute difference between the file's and the model's probabilities.
 
     Returns:
@@ -66,7 +101,7 @@ def export(
 
     Raises:
         InvalidArgument: an argument cannot be, or the model does not end in probabilities.
-        InvalidInput: the real inputs have another shape.
+        InvalidInput: the data do not fit the model.
         ExportFailed: the model cannot be expressed in ONNX.
         VerificationFailed: the file gives other answers than the model. Nothing is published.
         MissingDependency: onnxruntime is not installed.
@@ -79,14 +114,21 @@ def export(
 
     answers = _reference(model)
     units = _units(answers(_probe(shape)))
-    metadata = Metadata.for_units(units, labels, threshold, input_range, training_metrics)
-    content = to_bytes(export_onnx(model, shape, metadata))
-    verification = verify(content, answers, shape, input_range=input_range, real_inputs=real_inputs, limit=limit)
+    classes = max(units, 2)
+    names = [str(number) for number in range(classes)] if labels is None else labels
+    metadata = Metadata.for_units(units, names, threshold, input_range, training_metrics, source)
+    if data is not None:
+        data.check_fits(shape, classes)
+    program = export_onnx(model, shape, metadata)
+    content, real = to_bytes(program), None if data is None else data.images
+    verification = verify(content, answers, shape, input_range=input_range, real_inputs=real, limit=limit)
     if not verification.passed:
         raise VerificationFailed(
             f"{name}: the ONNX file does not give the model's answers; nothing was published.\n{verification}"
         )
-    return Exported(publish(content, Path(repository), name), verification)
+    evidence = Evidence(name, content, metadata, verification, describe_layers(program))
+    files = beside(evidence) if beside is not None else {}
+    return Exported(publish(content, Path(repository), name, files), verification)
 
 
 def _reference(model: nn.Module) -> Reference:

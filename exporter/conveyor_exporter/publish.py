@@ -6,13 +6,16 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from conveyor_exporter.errors import InvalidArgument, PublishFailed
 
 FILE_NAME = "model.onnx"
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _VERSION = re.compile(r"[1-9][0-9]*")
 
 
@@ -35,20 +38,27 @@ class Published:
     sha256: str
 
 
-def publish(content: bytes, repository: Path, name: str) -> Published:
+def publish(
+    content: bytes, repository: Path, name: str, beside: Mapping[str, bytes] = MappingProxyType({})
+) -> Published:
     """Write `content` as the next version of a model: `<repository>/<name>/<version>/model.onnx`.
+
+    Files `beside` the model, such as `README.md`, appear in the same moment.
 
     A reader sees the whole version or none of it, also after a crash; a version that exists is never touched; and
     publishers that run at the same time get different versions.
 
     Raises:
-        InvalidArgument: the name cannot be a model's.
+        InvalidArgument: the name cannot be a model's, or the name of a file beside it cannot be a file's.
         PublishFailed: the repository cannot be written.
     """
+    for file_name in beside:
+        if not _FILE_NAME.fullmatch(file_name) or file_name == FILE_NAME:
+            raise InvalidArgument(f"a file beside {FILE_NAME} cannot be called {file_name!r}.")
     model_folder = repository / check_model_name(name)
     try:
         model_folder.mkdir(parents=True, exist_ok=True)
-        version = _publish(content, model_folder)
+        version = _publish({**beside, FILE_NAME: content}, model_folder)
     except OSError as error:
         raise PublishFailed(f"cannot write to {model_folder}: {error.strerror or error}.") from error
     return _describe(content, model_folder, version)
@@ -86,14 +96,15 @@ def check_model_name(name: str) -> str:
     return name
 
 
-def _publish(content: bytes, model_folder: Path) -> int:
+def _publish(files: Mapping[str, bytes], model_folder: Path) -> int:
     temporary = model_folder / f".publishing-{secrets.token_hex(8)}"  # readers skip what starts with a dot
     try:
         temporary.mkdir()
-        with (temporary / FILE_NAME).open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        for file_name, content in files.items():
+            with (temporary / file_name).open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
         _sync_folder(temporary)
         version = _take_next_version(temporary, model_folder)
         _sync_folder(model_folder)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from conveyor_exporter.digits import IMAGE_SHAPE, Digits
+from conveyor_exporter.labelled_data import LabelledData
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
 from conveyor_exporter.models import Sequential
 from conveyor_exporter.pipeline import Exported, export
@@ -111,5 +112,5 @@ def export_trained(name: str, trained: Trained, training: Digits, test: Digits, 
             "test_samples": len(test),
             "train_samples": len(training),
         },
-        real_inputs=test.images,
+        data=LabelledData(test.images, RECIPES[name].targets(test.labels)),
     )

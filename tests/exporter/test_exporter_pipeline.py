@@ -11,6 +11,7 @@ from torch import nn
 
 from conveyor_exporter import export, pipeline
 from conveyor_exporter.errors import ExportFailed, VerificationFailed
+from conveyor_exporter.labelled_data import LabelledData
 from conveyor_exporter.layers import Dense, Flatten
 from conveyor_exporter.models import Sequential
 
@@ -21,7 +22,9 @@ def head(units, activation, **options):
 
 def test_export_verifies_and_publishes(tmp_path, tutorial_network):
     images = np.random.default_rng(0).uniform(size=(7, 28, 28, 1)).astype(np.float32)
-    exported = export(tutorial_network, tmp_path, name="parity", labels=["even", "odd"], real_inputs=images)
+    exported = export(
+        tutorial_network, tmp_path, name="parity", labels=["even", "odd"], data=LabelledData(images, np.ones(7, int))
+    )
     assert exported.verification.passed
     assert exported.published.path == tmp_path / "parity" / "1" / "model.onnx"
     session = onnxruntime.InferenceSession(exported.published.path, providers=["CPUExecutionProvider"])
