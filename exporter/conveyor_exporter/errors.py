@@ -39,3 +39,11 @@ class VerificationFailed(ExporterError, RuntimeError):
 
 class PublishFailed(ExporterError, RuntimeError):
     """The model repository could not be written."""
+
+
+class CheckpointFailed(ExporterError, RuntimeError):
+    """The file that a stopped training goes on from could not be written or read."""
+
+
+class CheckpointMismatch(CheckpointFailed):
+    """The checkpoint belongs to another training: another network, other settings or other data."""
