@@ -33,6 +33,10 @@ class ExportFailed(ExporterError, RuntimeError):
     """The model could not be turned into the ONNX file that we promise."""
 
 
+class ModelFileRefused(ExporterError, ValueError):
+    """A model file is damaged, hostile, or holds something that cannot be taken over faithfully."""
+
+
 class VerificationFailed(ExporterError, RuntimeError):
     """The ONNX file does not give the model's answers; nothing was published."""
 
