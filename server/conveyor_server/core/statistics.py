@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from conveyor_server.core.batch_queue import Batch
+from conveyor_server.core.batch import Batch
 
 _NANOSECONDS = 1e9
 

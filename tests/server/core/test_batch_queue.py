@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from conveyor_server.core.batch import Batch, Entry
-from conveyor_server.core.batch_queue import BatchQueue, QueuePolicy
+from conveyor_server.core.batch_queue import BatchQueue, LevelPolicy, QueuePolicy
 from conveyor_server.core.errors import DeadlineExceeded, Overloaded, ServerFailed, WaitExpired
 
 RUN_SIZE, MAX_ROWS = 4, 12
