@@ -14,6 +14,10 @@ class Broadcast:
         rung, self._next = self._next, asyncio.Event()
         rung.set()
 
+    def listen(self) -> asyncio.Event:
+        """What the next `notify` sets. Take it before looking things up, so that no change in between is missed."""
+        return self._next
+
     async def wait(self) -> None:
         """Returns at the next `notify`."""
         await self._next.wait()

@@ -1,42 +1,44 @@
-"""The models on disk and their state: loading, ready, or refused with a reason. Serves the latest version of each.
+"""The models of one folder and their state: loading, ready, or refused with a reason. Swaps versions without a gap.
 
-Layout: `<repository>/<model>/<version>/model.onnx`, where the version is a whole number from 1.
+Layout: `<repository>/<model>/<version>/model.onnx`, where the version is a whole number from 1, and optionally
+`<model>/config.pbtxt`.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from conveyor_server.core.errors import InvalidRequest, ModelNotFound, ModelNotReady, ModelRejected, StartError
-from conveyor_server.core.model import ModelSpec
-from conveyor_server.engine.batcher import Batcher
-from conveyor_server.engine.model_file import read_model_file
-from conveyor_server.engine.onnx_model import OnnxModel, RuntimeOptions
+from conveyor_server.core.errors import (
+    ConveyorError,
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotReady,
+    ModelRejected,
+    ProviderUnavailable,
+    StartError,
+)
+from conveyor_server.engine.broadcast import Broadcast
+from conveyor_server.engine.model_config import CONFIG_FILE, check_config, read_config
+from conveyor_server.engine.served_model import ModelLoader, ServedModel
+from conveyor_server.engine.versions import (
+    MODEL_FILE,
+    Fingerprint,
+    choose_versions,
+    fingerprint,
+    is_version,
+    model_folders,
+    versions_in,
+)
+from conveyor_server.generated import model_config_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-MODEL_FILE = "model.onnx"
-_VERSION_DIGITS = 18  # the longest run of digits that always fits 64 bits
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A model that answers, and the queue in front of it."""
-
-    model: OnnxModel
-    batcher: Batcher
-
-    @property
-    def spec(self) -> ModelSpec:
-        """Its signature."""
-        return self.model.spec
-
 
 class ModelStatus(StrEnum):
-    """How far a model has come, in the words of the protocol."""
+    """How far a version has come, in the words of the protocol."""
 
     LOADING = "LOADING"
     READY = "READY"
@@ -45,57 +47,144 @@ class ModelStatus(StrEnum):
 
 @dataclass
 class ModelState:
-    """The latest version of one model, and how far it has come."""
+    """One version of a model, and how far it has come."""
 
     name: str
     version: int
-    path: Path
     status: ModelStatus = ModelStatus.LOADING
     served: ServedModel | None = None
     """Set when the status is READY."""
     reason: str = "it is still loading"
     """Why it does not answer, while it does not."""
+    seen: tuple[Fingerprint, bytes] | None = None
+    """The file and the configuration that the status is about."""
+
+
+@dataclass
+class _Model:
+    folder: Path
+    states: dict[int, ModelState] = field(default_factory=dict)
+    override: pb.ModelConfig | None = None
+    """A configuration that came with a load request, instead of the file."""
+    latest: ModelState | None = None
+    """What answers when no version is asked for: the newest that is ready, else the newest."""
+
+    def settle(self) -> None:
+        """Finds the latest anew."""
+        newest = sorted(self.states.values(), key=lambda state: -state.version)
+        self.latest = next((state for state in newest if state.served), next(iter(newest), None))
 
 
 class Repository:
-    """All models of one folder.
+    """All models of one folder. Methods are called in the event loop's thread.
 
     Args:
         root: the folder.
-        options: how models are run.
-        make_batcher: puts a queue in front of a loaded model; called in the event loop's thread.
+        loader: makes served models.
 
     Raises:
-        StartError: the folder is missing, or has no model in it.
+        StartError: the folder is missing.
     """
 
-    def __init__(self, root: Path, options: RuntimeOptions, make_batcher: Callable[[OnnxModel], Batcher]) -> None:
-        self._options = options
-        self._make_batcher = make_batcher
-        self._states = {state.name: state for state in _scan(root)}
+    def __init__(self, root: Path, loader: ModelLoader) -> None:
+        if not root.is_dir():
+            raise StartError(f"The model repository '{root}' is not a folder that exists. {_advice(root)}")
+        self._root = root
+        self._loader = loader
+        self._models: dict[str, _Model] = {}
+        self._changing = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.changes = Broadcast()
+        """Rings whenever a version begins or ceases to answer."""
+        self.changes = Broadcast()
+        """Rings when the state of any model changes."""
         self.loaded = False
-        """Whether every model has been tried."""
+        """Whether everything that was wanted at the start has been tried."""
 
     @property
     def states(self) -> list[ModelState]:
-        """Every model, by name."""
-        return list(self._states.values())
+        """Every version that is served, or should be, by model and version."""
+        return [model.states[version] for model in self._models.values() for version in sorted(model.states)]
 
-    async def load(self) -> None:
-        """Loads, tunes and warms the models one after the other, off the event loop. A bad one does not stop the rest.
+    def require_models(self) -> None:
+        """Refuses a repository without a model.
+
+        Raises:
+            StartError: there is none; the text says how to make one.
+        """
+        if not any(versions_in(folder) for folder in model_folders(self._root)):
+            raise StartError(
+                f"The model repository '{self._root}' has no model: no <model>/<version>/{MODEL_FILE}. "
+                f"{_advice(self._root)}"
+            )
+
+    async def load(self, names: Iterable[str] | None = None) -> None:
+        """Loads these models (all without names) one after the other, off the event loop. Bad ones do not stop the rest.
 
         Raises:
             ProviderUnavailable: CUDA was asked for and cannot be used.
         """
-        for state in self._states.values():
+        async with self._changing:
+            for name in self._names() if names is None else names:
+                if not versions_in(self._root / name) if (self._root / name).is_dir() else True:
+                    log.warning("%s is not a model: it has no version folder (1, 2, …).", self._root / name)
+                    continue
+                await self._refresh(self._models.setdefault(name, _Model(self._root / name)))
+            self.loaded = True
+            self.changes.notify()
+
+    async def poll(self) -> None:
+        """Brings what is served in line with the folder: new and changed versions in, vanished ones out."""
+        async with self._changing:
+            present = [name for name in self._names() if versions_in(self._root / name)]
+            for name in present:
+                try:
+                    await self._refresh(self._models.setdefault(name, _Model(self._root / name)))
+                except ProviderUnavailable as error:
+                    log.error("%s: %s", name, error)
+            for name in set(self._models) - set(present):
+                log.info("%s has left the repository.", name)
+                self._retire(self._models.pop(name).states.values())
+            self.changes.notify()
+
+    async def load_model(self, name: str, config: pb.ModelConfig | None = None) -> None:
+        """Loads a model, or loads it anew where its files or its configuration changed.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            InvalidRequest: no version of it can be served as asked; what was served before still is.
+        """
+        async with self._changing:
+            folder = self._root / name
+            if name not in self._names() or not versions_in(folder):
+                raise ModelNotFound(f"failed to load '{name}': there is no such model in the repository")
+            model = self._models.setdefault(name, _Model(folder))
+            before, model.override = model.override, config
             try:
-                model = await asyncio.to_thread(self._open, state)
-            except ModelRejected as error:
-                state.status, state.reason = ModelStatus.UNAVAILABLE, str(error)
-                log.error("%s version %d is not served: %s", state.name, state.version, error)
-            else:
-                state.status, state.served = ModelStatus.READY, ServedModel(model, self._make_batcher(model))
-        self.loaded = True
+                refused = await self._refresh(model)
+            except ProviderUnavailable as error:
+                refused = str(error)
+            self.changes.notify()
+            if refused:
+                model.override = before
+                raise InvalidRequest(f"failed to load '{name}': {refused}")
+
+    async def unload_model(self, name: str) -> None:
+        """Takes a model out of service; its accepted requests are answered.
+
+        Raises:
+            ModelNotFound: no such model is loaded.
+        """
+        async with self._changing:
+            model = self._models.get(name)
+            if model is None:
+                raise ModelNotFound(f"failed to unload '{name}': no such model is loaded")
+            self._retire(model.states.values())
+            for state in model.states.values():
+                state.status, state.served, state.reason = ModelStatus.UNAVAILABLE, None, "unloaded"
+                state.seen = None
+            log.info("%s is unloaded.", name)
+            self.changes.notify()
 
     def get(self, name: str, version: str = "") -> ServedModel:
         """The model that answers requests for this name and version; an empty version means the latest.
@@ -114,26 +203,27 @@ class Repository:
 
     def find(self, name: str, version: str = "") -> ModelState:
         """The state of this model, ready or not. Raises as `get` does, but for ModelNotReady."""
-        state = self._states.get(name)
-        if state is None:
+        model = self._models.get(name)
+        if model is None or model.latest is None:
             raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
         if version == "":
-            return state
-        if not (version.isascii() and version.isdigit() and len(version) <= _VERSION_DIGITS):
+            return model.latest
+        if not (is_version(version.lstrip("0") or "1") and version.isascii() and version.isdigit()):
             raise InvalidRequest(
                 f"failed to get model version from specified version string '{version[:40]}' for model '{name}': "
                 "expected a whole number, or nothing for the latest version"
             )
-        if int(version) != state.version:
+        state = model.states.get(int(version))
+        if state is None:
+            known = ", ".join(map(str, sorted(model.states)))
             raise ModelNotFound(
-                f"Request for unknown model: '{name}' version {int(version)} is not found; version {state.version} is "
-                "served"
+                f"Request for unknown model: '{name}' version {int(version)} is not found; versions: {known}"
             )
         return state
 
     async def drain(self) -> None:
         """Takes no new requests for any model; returns when all that were accepted are answered."""
-        await asyncio.gather(*(state.served.batcher.drain() for state in self.states if state.served))
+        await asyncio.gather(*(state.served.batcher.drain() for state in self.states if state.served), *self._retiring)
 
     def close(self) -> None:
         """Frees the runners."""
@@ -141,46 +231,92 @@ class Repository:
             if state.served:
                 state.served.batcher.close()
 
-    def _open(self, state: ModelState) -> OnnxModel:
-        model = OnnxModel(read_model_file(state.path), state.name, state.version, self._options)
-        log.info(
-            "%s version %d is ready: %s, %d thread(s), %d rows a run in %.2f ms (%s rows/s), runs %s, sha256 %s",
-            state.name,
-            state.version,
-            model.provider,
-            model.threads,
-            model.run_size,
-            model.seconds_per_run * 1000,
-            f"{model.rows_per_second:,.0f}",
-            "in place" if model.in_place else "in a thread",
-            model.sha256,
-        )
-        if model.notice:
-            log.warning("%s: %s", state.name, model.notice)
-        return model
+    def _names(self) -> list[str]:
+        return [folder.name for folder in model_folders(self._root)]
+
+    async def _refresh(self, model: _Model) -> str:
+        """Loads what should be served and is not, then lets go of what should not. Returns why nothing new is served."""
+        name, found = model.folder.name, versions_in(model.folder)
+        try:
+            config = model.override or read_config(model.folder)
+            warnings = check_config(config, name)
+        except ModelRejected as error:
+            self._reject(model, found[:1], f"{CONFIG_FILE}: {error}")
+            return str(error)
+        wanted = choose_versions(config.version_policy, found)
+        kept: list[int] = []
+        refused = "" if wanted.versions else "its version policy wants none of the versions that are there."
+        for version in wanted.versions:
+            if len(kept) == wanted.enough:
+                break
+            reason = await self._refresh_version(model, version, config, warnings)
+            refused = refused or reason
+            if model.states[version].served:
+                kept.append(version)
+        for version in [version for version in model.states if version not in kept]:
+            state = model.states[version]
+            if version not in wanted.versions or state.served or state.status is ModelStatus.LOADING:
+                self._retire([model.states.pop(version)])
+        model.settle()
+        return refused
+
+    async def _refresh_version(
+        self, model: _Model, version: int, config: pb.ModelConfig, warnings: list[str]
+    ) -> str:
+        """Loads one version unless nothing changed since it was last tried. Returns why it was refused, if it was."""
+        name = model.folder.name
+        path = model.folder / str(version) / (config.default_model_filename or MODEL_FILE)
+        seen = (fingerprint(path), config.SerializeToString(deterministic=True))
+        state = model.states.setdefault(version, ModelState(name, version))
+        if state.seen == seen:
+            return "" if state.served else state.reason
+        state.seen = seen
+        if state.served is None:
+            state.status, state.reason = ModelStatus.LOADING, "it is still loading"
+        model.settle()
+        for warning in warnings:
+            log.warning("%s: %s", name, warning)
+        try:
+            opened = await asyncio.to_thread(self._loader.open, model.folder, version, config)
+            served = self._loader.serve(opened, model.folder, config)
+        except ModelRejected as error:
+            self._reject(model, [version], str(error))
+            return str(error)
+        before, state.served, state.status = state.served, served, ModelStatus.READY
+        model.settle()
+        self.changes.notify()
+        if before:
+            self._retire_served(before)
+        return ""
+
+    def _reject(self, model: _Model, versions: Iterable[int], reason: str) -> None:
+        """Notes why versions are not served anew; one that is served stays."""
+        for version in versions:
+            state = model.states.setdefault(version, ModelState(model.folder.name, version))
+            if state.served:
+                log.error("%s version %d was changed and cannot be served so; the old one stays: %s", state.name, version, reason)
+            else:
+                state.status, state.reason = ModelStatus.UNAVAILABLE, reason
+                log.error("%s version %d is not served: %s", state.name, version, reason)
+        model.settle()
+
+    def _retire(self, states: Iterable[ModelState]) -> None:
+        for state in states:
+            if state.served:
+                log.info("%s version %d is taken out of service.", state.name, state.version)
+                self._retire_served(state.served)
+
+    def _retire_served(self, served: ServedModel) -> None:
+        """Answers what a model has accepted, then frees it. Requests finish on the version that they began with."""
+
+        async def retire() -> None:
+            await served.batcher.drain()
+            served.batcher.close()
+
+        task = asyncio.create_task(retire())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
 
-def _scan(root: Path) -> Iterator[ModelState]:
-    advice = "Make one with: conveyor-export demo --repository " + str(root)
-    if not root.is_dir():
-        raise StartError(f"The model repository '{root}' is not a folder that exists. {advice}")
-    found = False
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        versions = [int(path.name) for path in folder.iterdir() if _is_version(path)]
-        if not versions:
-            log.warning("%s is not a model: it has no version folder (1, 2, …).", folder)
-            continue
-        if (folder / "config.pbtxt").exists():
-            log.warning(
-                "%s: config.pbtxt is not read by this version; everything comes from the ONNX file.", folder.name
-            )
-        found = True
-        version = max(versions)
-        yield ModelState(folder.name, version, folder / str(version) / MODEL_FILE)
-    if not found:
-        raise StartError(f"The model repository '{root}' has no model: no <model>/<version>/{MODEL_FILE}. {advice}")
-
-
-def _is_version(path: Path) -> bool:
-    name = path.name
-    return name.isascii() and name.isdigit() and name[0] != "0" and len(name) <= _VERSION_DIGITS and path.is_dir()
+def _advice(root: Path) -> str:
+    return f"Make one with: conveyor-export demo --repository {root}"
