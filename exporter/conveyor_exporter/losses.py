@@ -1,8 +1,10 @@
 """Owns the loss functions, with Keras' formulas on probabilities; knows no model."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from conveyor_exporter.arguments import did_you_mean
 from conveyor_exporter.errors import InvalidArgument, InvalidInput
@@ -52,24 +54,54 @@ def class_numbers(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
     return numbers
 
 
-def binary_crossentropy(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
-    """Return the mean of -(y log p + (1 - y) log(1 - p)), p clipped to [1e-7, 1 - 1e-7]."""
+def binary_crossentropy(
+    y_true: torch.Tensor, y_pred: torch.Tensor, from_logits: bool = False, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """Return the mean of -(y log p + (1 - y) log(1 - p)), p clipped to [1e-7, 1 - 1e-7].
+
+    Args:
+        y_true: 0 to 1, [batch] or [batch, units].
+        y_pred: probabilities [batch, units]; with `from_logits` what a sigmoid would make probabilities of.
+        from_logits: see `y_pred`.
+        label_smoothing: share by which the labels move towards 0.5.
+    """
     y_true = align_labels(y_true, y_pred)
     if y_true.numel() and (y_true.min() < 0 or y_true.max() > 1):
         raise InvalidInput(f"binary labels must lie in 0..1, got {float(y_true.min())}..{float(y_true.max())}.")
+    y_true = y_true * (1 - label_smoothing) + 0.5 * label_smoothing
+    if from_logits:
+        return functional.binary_cross_entropy_with_logits(y_pred, y_true)
     p = y_pred.clamp(EPSILON, 1 - EPSILON)
     return -(y_true * torch.log(p) + (1 - y_true) * torch.log(1 - p)).mean()
 
 
-def categorical_crossentropy(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
-    """Return the mean of -sum(y log p) for one-hot y, p divided by its sum and clipped."""
-    return -(align_labels(y_true, y_pred) * _log_shares(y_pred)).sum(-1).mean()
+def categorical_crossentropy(
+    y_true: torch.Tensor, y_pred: torch.Tensor, from_logits: bool = False, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """Return the mean of -sum(y log p) for one-hot y, p divided by its sum and clipped.
+
+    Args:
+        y_true: one-hot, [batch, units].
+        y_pred: probabilities [batch, units]; with `from_logits` what a softmax would make probabilities of.
+        from_logits: see `y_pred`.
+        label_smoothing: share by which the labels move towards 1 / units.
+    """
+    y_true = align_labels(y_true, y_pred) * (1 - label_smoothing) + label_smoothing / y_pred.shape[-1]
+    return -(y_true * _log_shares(y_pred, from_logits)).sum(-1).mean()
 
 
-def sparse_categorical_crossentropy(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
-    """Return the mean of -log p[y] for class numbers y, p divided by its sum and clipped."""
+def sparse_categorical_crossentropy(
+    y_true: torch.Tensor, y_pred: torch.Tensor, from_logits: bool = False
+) -> torch.Tensor:
+    """Return the mean of -log p[y] for class numbers y, p divided by its sum and clipped.
+
+    Args:
+        y_true: class numbers, [batch] or [batch, 1].
+        y_pred: probabilities [batch, units]; with `from_logits` what a softmax would make probabilities of.
+        from_logits: see `y_pred`.
+    """
     numbers = class_numbers(y_true, y_pred)
-    return -_log_shares(y_pred).gather(-1, numbers.unsqueeze(-1)).mean()
+    return -_log_shares(y_pred, from_logits).gather(-1, numbers.unsqueeze(-1)).mean()
 
 
 def mean_squared_error(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
@@ -77,10 +109,77 @@ def mean_squared_error(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tens
     return (align_labels(y_true, y_pred) - y_pred).square().mean()
 
 
-def _log_shares(y_pred: torch.Tensor) -> torch.Tensor:
+def _log_shares(y_pred: torch.Tensor, from_logits: bool) -> torch.Tensor:
+    if from_logits:
+        return torch.log_softmax(y_pred, dim=-1)
     shares = y_pred / y_pred.sum(-1, keepdim=True)
     return torch.log(shares.clamp(EPSILON, 1 - EPSILON))
 
+
+@dataclass(frozen=True)
+class BinaryCrossentropy:
+    """`binary_crossentropy` with settings, as an object that `compile` takes.
+
+    Attributes:
+        from_logits: whether the model answers logits instead of probabilities.
+        label_smoothing: share by which the labels move towards 0.5.
+    """
+
+    from_logits: bool = False
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_settings(self.from_logits, self.label_smoothing)
+
+    def __call__(self, y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss, a scalar."""
+        return binary_crossentropy(y_true, y_pred, self.from_logits, self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class CategoricalCrossentropy:
+    """`categorical_crossentropy` with settings, as an object that `compile` takes.
+
+    Attributes:
+        from_logits: whether the model answers logits instead of probabilities.
+        label_smoothing: share by which the labels move towards 1 / units.
+    """
+
+    from_logits: bool = False
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_settings(self.from_logits, self.label_smoothing)
+
+    def __call__(self, y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss, a scalar."""
+        return categorical_crossentropy(y_true, y_pred, self.from_logits, self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class SparseCategoricalCrossentropy:
+    """`sparse_categorical_crossentropy` with settings, as an object that `compile` takes.
+
+    Attributes:
+        from_logits: whether the model answers logits instead of probabilities.
+    """
+
+    from_logits: bool = False
+
+    def __post_init__(self) -> None:
+        _check_settings(self.from_logits, 0.0)
+
+    def __call__(self, y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss, a scalar."""
+        return sparse_categorical_crossentropy(y_true, y_pred, self.from_logits)
+
+
+CONFIGURABLE: dict[str, Callable[..., Loss]] = {
+    "binary_crossentropy": BinaryCrossentropy,
+    "categorical_crossentropy": CategoricalCrossentropy,
+    "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
+}
+"""The losses that have settings, by the name of the plain one."""
 
 NAMED: dict[str, Loss] = {
     "binary_crossentropy": binary_crossentropy,
@@ -91,7 +190,7 @@ NAMED: dict[str, Loss] = {
 }
 
 
-def get(identifier: str | Loss) -> Loss:
+def get(identifier: str | Loss | None) -> Loss:
     """Return the loss that a name or a callable stands for.
 
     Raises:
@@ -105,3 +204,14 @@ def get(identifier: str | Loss) -> Loss:
         f"compile: `loss` must be a function of (y_true, y_pred) or one of {', '.join(NAMED)}; "
         f"got {identifier!r}.{did_you_mean(str(identifier), NAMED)}"
     )
+
+
+def _check_settings(from_logits: object, label_smoothing: object) -> None:
+    if not isinstance(from_logits, bool):
+        raise InvalidArgument(f"`from_logits` must be True or False, got {from_logits!r}.")
+    if (
+        isinstance(label_smoothing, bool)
+        or not isinstance(label_smoothing, int | float)
+        or not 0 <= label_smoothing < 1
+    ):
+        raise InvalidArgument(f"`label_smoothing` must be a number from 0 to below 1, got {label_smoothing!r}.")

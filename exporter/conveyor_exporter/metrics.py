@@ -1,6 +1,6 @@
 """Owns the metrics, with Keras' definitions; knows no model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -66,3 +66,21 @@ def get_all(identifiers: Sequence[str | Metric] | None) -> dict[str, Metric]:
                 f"got {identifier!r}.{did_you_mean(str(identifier), NAMED)}"
             )
     return metrics
+
+
+class Averages:
+    """Averages of values over batches, each batch weighing as many samples as it has."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._samples = 0
+
+    def add(self, values: Mapping[str, float], samples: int) -> None:
+        """Add the values of one batch."""
+        self._samples += samples
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * samples
+
+    def values(self) -> dict[str, float]:
+        """Return the averages over all batches so far."""
+        return {name: total / self._samples for name, total in self._sums.items()}

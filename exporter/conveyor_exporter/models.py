@@ -10,16 +10,20 @@ from rich.console import Console
 
 from conveyor_exporter import losses, optimizers
 from conveyor_exporter.arguments import positive_integer
+from conveyor_exporter.batches import as_data, as_tensor, split_end
+from conveyor_exporter.checkpoint import Checkpoint
+from conveyor_exporter.early_stopping import EarlyStopping
 from conveyor_exporter.errors import NotCompiled
 from conveyor_exporter.evaluation import evaluation_mode
 from conveyor_exporter.layers.base import Layer
+from conveyor_exporter.layers.input import Input
 from conveyor_exporter.losses import Loss
 from conveyor_exporter.metrics import Metric
 from conveyor_exporter.metrics import get_all as get_metrics
 from conveyor_exporter.network import Network
 from conveyor_exporter.optimizers import Optimizer
 from conveyor_exporter.progress import in_words
-from conveyor_exporter.training import History, Trainer, as_data, as_tensor
+from conveyor_exporter.training import Course, History, Trainer
 
 Verbosity = Literal["auto", 0, 1, 2]
 
@@ -32,18 +36,22 @@ class Sequential(Network):
         name: how the summary calls the model.
     """
 
-    def __init__(self, layers: Iterable[Layer] = (), name: str | None = None) -> None:
+    def __init__(self, layers: Iterable[Layer | Input] = (), name: str | None = None) -> None:
         super().__init__(layers, name)
         self._trainer: Trainer | None = None
 
     def compile(
-        self, optimizer: str | Optimizer, loss: str | Loss, metrics: Sequence[str | Metric] | None = None
+        self,
+        optimizer: str | Optimizer = "rmsprop",
+        loss: str | Loss | None = None,
+        metrics: Sequence[str | Metric] | None = None,
     ) -> None:
         """Choose how to train.
 
         Args:
-            optimizer: `adam`, `sgd`, or an object of `conveyor_exporter.optimizers`.
-            loss: a name such as `binary_crossentropy`, or a function of (y_true, y_pred) giving a scalar.
+            optimizer: `rmsprop`, `adam`, `sgd`, or an object of `conveyor_exporter.optimizers`.
+            loss: a name such as `binary_crossentropy`, an object of `conveyor_exporter.losses`, or a function of
+                (y_true, y_pred) giving a scalar. It must be given; the default only keeps Keras' order of arguments.
             metrics: names such as `accuracy`, or functions like a loss.
 
         Raises:
@@ -60,8 +68,14 @@ class Sequential(Network):
         verbose: Verbosity = "auto",
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         shuffle: bool = True,
+        validation_split: float = 0.0,
+        early_stopping: EarlyStopping | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> History:
         """Train the model.
+
+        With a checkpoint, a training that was stopped goes on after its last whole epoch, to the same weights that it
+        would have reached at once, if it is called as before on the same machine.
 
         Args:
             x: [samples, *input_shape], any number type; computed in float32.
@@ -71,24 +85,28 @@ class Sequential(Network):
             verbose: 0 shows nothing; anything else a bar on a terminal, and a line an epoch elsewhere.
             validation_data: (x, y) to evaluate after each epoch.
             shuffle: whether each epoch takes the samples in a new order; `torch.manual_seed` decides which.
+            validation_split: share of the samples, the last ones, to evaluate after each epoch instead of training on
+                them; `validation_data` goes before it.
+            early_stopping: when to stop before the last epoch.
+            checkpoint: a file that notes the state after each epoch.
 
         Returns:
             The metrics and the loss of each epoch.
 
         Raises:
             NotCompiled: `compile()` was not called.
+            InvalidArgument: an argument cannot be.
             InvalidInput: the data do not fit the model or one another.
+            CheckpointFailed: the checkpoint cannot be written or read, or belongs to another training.
         """
         trainer, data = self._compiled(), as_data(x, y)
         self.check_inputs(data[0])
-        return trainer.fit(
-            data,
-            batch_size=batch_size,
-            epochs=epochs,
-            shuffle=shuffle,
-            validation_data=None if validation_data is None else as_data(*validation_data),
-            console=Console() if verbose else None,
-        )
+        validation = None if validation_data is None else as_data(*validation_data)
+        if validation is None and validation_split != 0:
+            data, validation = split_end(data, validation_split)
+        console = Console() if verbose else None
+        course = Course(batch_size, epochs, shuffle, validation, early_stopping, checkpoint, console)
+        return trainer.fit(data, course)
 
     def evaluate(
         self,

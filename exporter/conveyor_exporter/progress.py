@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 
 def in_words(values: Mapping[str, float]) -> str:
@@ -20,15 +30,20 @@ class TrainingProgress:
         epochs: how many epochs there will be.
         steps: how many batches an epoch has.
         visible: False shows nothing at all.
+        done: epochs that an earlier run has done already.
     """
 
-    def __init__(self, console: Console, epochs: int, steps: int, visible: bool = True) -> None:
+    def __init__(self, console: Console, epochs: int, steps: int, visible: bool = True, done: int = 0) -> None:
         self._console, self._epochs, self._steps, self._visible = console, epochs, steps, visible
+        self._whole = Progress(disable=True)  # counts the steps of all epochs, so that the time left is that of all
+        self._all_steps = self._whole.add_task("", total=epochs * steps, completed=done * steps)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            _TimeLeft(self._whole),
             TextColumn("{task.fields[values]}"),
             console=console,
             disable=not (visible and console.is_terminal),
@@ -50,6 +65,7 @@ class TrainingProgress:
 
     def step(self, values: Mapping[str, float]) -> None:
         """Count one batch, and show the values so far."""
+        self._whole.advance(self._all_steps)
         self._bar.update(self._task, advance=1, values=in_words(values))
 
     def end_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
@@ -57,3 +73,19 @@ class TrainingProgress:
         self._bar.update(self._task, visible=False)
         if self._visible:
             self._console.print(f"Epoch {epoch}/{self._epochs}  {in_words(values)}", highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Leave a line behind that is no epoch."""
+        if self._visible:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _TimeLeft(ProgressColumn):
+    """Shows the time that all epochs together still need, at most: an early stop makes it shorter."""
+
+    def __init__(self, whole: Progress) -> None:
+        super().__init__()
+        self._whole, self._column = whole, TimeRemainingColumn()
+
+    def render(self, task: Task) -> Text:
+        return self._column.render(self._whole.tasks[0])

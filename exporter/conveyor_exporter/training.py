@@ -1,24 +1,24 @@
-"""Owns the training loop: batches, epochs, averages, history. Knows no layer and nothing of ONNX."""
+"""Owns the training loop: epochs, averages, history, early stop, checkpoints. Knows no layer and nothing of ONNX."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from rich.console import Console
 
 from conveyor_exporter.arguments import positive_integer
-from conveyor_exporter.errors import InvalidInput
+from conveyor_exporter.batches import Batch, batches
+from conveyor_exporter.checkpoint import Checkpoint, Snapshot
+from conveyor_exporter.early_stopping import EarlyStopping, Watch
+from conveyor_exporter.errors import CheckpointFailed
 from conveyor_exporter.evaluation import evaluation_mode
 from conveyor_exporter.losses import Loss
-from conveyor_exporter.metrics import Metric
+from conveyor_exporter.metrics import Averages, Metric
 from conveyor_exporter.network import Network
 from conveyor_exporter.optimizers import Optimizer
 from conveyor_exporter.progress import TrainingProgress
-
-Batch = tuple[torch.Tensor, torch.Tensor]
+from conveyor_exporter.randomness import random_states, restore_random_states
 
 
 @dataclass
@@ -28,16 +28,45 @@ class History:
     Attributes:
         history: for each metric, then `loss`, then the same with `val_` before it: one value an epoch.
         epoch: the epochs, counted from 0.
+        best_epoch: the epoch, from 0, whose weights early stopping gave back to the model; None when it did not.
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
     epoch: list[int] = field(default_factory=list)
+    best_epoch: int | None = None
 
     def append(self, values: Mapping[str, float]) -> None:
         """Add one epoch."""
         self.epoch.append(len(self.epoch))
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a training runs.
+
+    Attributes:
+        batch_size: samples a step.
+        epochs: how often to go through all samples, at most.
+        shuffle: whether each epoch takes the samples in a new order.
+        validation_data: what to evaluate after each epoch.
+        early_stopping: when to stop before the last epoch.
+        checkpoint: where to note the state after each epoch, and from where to go on.
+        console: where to show the progress; None shows nothing.
+    """
+
+    batch_size: int = 32
+    epochs: int = 1
+    shuffle: bool = True
+    validation_data: Batch | None = None
+    early_stopping: EarlyStopping | None = None
+    checkpoint: Checkpoint | None = None
+    console: Console | None = None
+
+    def __post_init__(self) -> None:
+        positive_integer(self.batch_size, "batch_size", "fit")
+        positive_integer(self.epochs, "epochs", "fit")
 
 
 class Trainer:
@@ -55,34 +84,45 @@ class Trainer:
         self._optimizer: torch.optim.Optimizer | None = None
         self._bound: list[torch.nn.Parameter] = []  # the weights that it was made for
 
-    def fit(
-        self,
-        data: Batch,
-        *,
-        batch_size: int,
-        epochs: int,
-        shuffle: bool,
-        validation_data: Batch | None,
-        console: Console | None,
-    ) -> History:
-        """Train on `data` for some epochs and return the history; no console, no output."""
-        steps = math.ceil(len(data[0]) / positive_integer(batch_size, "batch_size", "fit"))
-        optimizer = self._bound_optimizer()
-        history = History()
-        with TrainingProgress(console or Console(), epochs, steps, visible=console is not None) as progress:
-            for epoch in range(1, positive_integer(epochs, "epochs", "fit") + 1):
-                progress.start_epoch(epoch)
-                values = self._train_epoch(data, batch_size, shuffle, optimizer, progress)
-                if validation_data is not None:
-                    validated = self.evaluate(validation_data, batch_size)
-                    values |= {f"val_{name}": value for name, value in validated.items()}
+    def fit(self, data: Batch, course: Course) -> History:
+        """Train on `data` for some epochs and return the history.
+
+        Raises:
+            InvalidArgument: early stopping watches a value that nothing measures.
+            CheckpointFailed: the checkpoint cannot be written or read, or belongs to another training.
+        """
+        if course.early_stopping is not None:
+            course.early_stopping.check(self._measured(course.validation_data is not None))
+        steps = math.ceil(len(data[0]) / course.batch_size)
+        optimizer, history, watch, finished = self._bound_optimizer(), History(), Watch(), False
+        snapshot = None if course.checkpoint is None else course.checkpoint.load()
+        if snapshot is not None:
+            self._restore(snapshot, optimizer)
+            history = History(snapshot.history, list(range(snapshot.epochs)))
+            watch, finished = snapshot.watch, snapshot.finished
+        done, console = len(history.epoch), course.console
+        with TrainingProgress(console or Console(), course.epochs, steps, console is not None, done) as progress:
+            if snapshot is not None:
+                progress.say(f"{done} of {course.epochs} epochs are done, says the checkpoint")
+            while not finished:
+                values = self._epoch(data, course, optimizer, progress, number=len(history.epoch) + 1)
                 history.append(values)
-                progress.end_epoch(epoch, values)
+                finished = len(history.epoch) == course.epochs
+                if course.early_stopping is not None:
+                    epoch = history.epoch[-1]
+                    finished |= watch.observe(course.early_stopping, epoch, values, self._network.state_dict)
+                if course.checkpoint is not None:
+                    course.checkpoint.save(self._snapshot(optimizer, history, watch, finished))
+            if len(history.epoch) < course.epochs and course.early_stopping is not None:
+                progress.say(f"stopped early: {course.early_stopping.monitor} has not got better any more")
+        if watch.best_weights:
+            self._network.load_state_dict(watch.best_weights)
+            history.best_epoch = watch.best_epoch
         return history
 
     def evaluate(self, data: Batch, batch_size: int) -> dict[str, float]:
         """Return the metrics, then the loss, averaged over the samples."""
-        averages = _Averages()
+        averages = Averages()
         with evaluation_mode(self._network):
             for inputs, labels in batches(data, batch_size, shuffle=False):
                 outputs = self._network(inputs)
@@ -90,17 +130,14 @@ class Trainer:
                 averages.add(self._measure(labels, outputs, self._loss(labels, outputs)), len(inputs))
         return averages.values()
 
-    def _train_epoch(
-        self,
-        data: Batch,
-        batch_size: int,
-        shuffle: bool,
-        optimizer: torch.optim.Optimizer,
-        progress: TrainingProgress,
+    def _epoch(
+        self, data: Batch, course: Course, optimizer: torch.optim.Optimizer, progress: TrainingProgress, number: int
     ) -> dict[str, float]:
-        averages = _Averages()
+        """Train one epoch, counted from 1, and return its values and those of the validation."""
+        progress.start_epoch(number)
+        averages = Averages()
         self._network.train()
-        for inputs, labels in batches(data, batch_size, shuffle):
+        for inputs, labels in batches(data, course.batch_size, course.shuffle):
             optimizer.zero_grad()
             outputs = self._network(inputs)
             labels = labels.to(outputs.device)
@@ -109,7 +146,16 @@ class Trainer:
             optimizer.step()
             averages.add(self._measure(labels, outputs.detach(), loss.detach()), len(inputs))
             progress.step(averages.values())
-        return averages.values()
+        values = averages.values()
+        if course.validation_data is not None:
+            validated = self.evaluate(course.validation_data, course.batch_size)
+            values |= {f"val_{name}": value for name, value in validated.items()}
+        progress.end_epoch(number, values)
+        return values
+
+    def _measured(self, validated: bool) -> list[str]:
+        names = [*self._metrics, "loss"]
+        return [*names, *(f"val_{name}" for name in names if validated)]
 
     def _measure(self, labels: torch.Tensor, outputs: torch.Tensor, loss: torch.Tensor) -> dict[str, float]:
         measured = {name: float(metric(labels, outputs)) for name, metric in self._metrics.items()}
@@ -121,53 +167,14 @@ class Trainer:
             self._optimizer, self._bound = self._recipe.bind(weights), weights
         return self._optimizer
 
+    def _snapshot(self, optimizer: torch.optim.Optimizer, history: History, watch: Watch, finished: bool) -> Snapshot:
+        weights, random = self._network.state_dict(), random_states(self._network)
+        return Snapshot(weights, optimizer.state_dict(), random, history.history, len(history.epoch), watch, finished)
 
-class _Averages:
-    """Averages of values over batches, each batch weighing as many samples as it has."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._samples = 0
-
-    def add(self, values: Mapping[str, float], samples: int) -> None:
-        self._samples += samples
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * samples
-
-    def values(self) -> dict[str, float]:
-        return {name: total / self._samples for name, total in self._sums.items()}
-
-
-def as_data(x: ArrayLike, y: ArrayLike) -> Batch:
-    """Return inputs, float32, and labels as tensors of equal length.
-
-    Raises:
-        InvalidInput: they are empty, of different lengths or not numbers.
-    """
-    inputs, labels = as_tensor(x, "x").to(torch.float32), as_tensor(y, "y")
-    if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):
-        raise InvalidInput(f"x and y must have one entry a sample, got {list(inputs.shape)} and {list(labels.shape)}.")
-    if len(inputs) == 0:
-        raise InvalidInput("x and y are empty.")
-    return inputs, labels
-
-
-def as_tensor(values: ArrayLike, name: str) -> torch.Tensor:
-    """Return an array or a nested list as a tensor of its own type.
-
-    Raises:
-        InvalidInput: it does not hold numbers, or not the same number of them everywhere.
-    """
-    try:
-        return torch.as_tensor(values if isinstance(values, torch.Tensor) else np.asarray(values))
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{name} must be an array of numbers: {error}") from error
-
-
-def batches(data: Batch, batch_size: int, shuffle: bool) -> Iterator[Batch]:
-    """Yield the samples in batches, the last one smaller when it must be; torch's seed decides the shuffle."""
-    inputs, labels = data
-    order = torch.randperm(len(inputs)) if shuffle else torch.arange(len(inputs))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        yield inputs[chosen], labels[chosen]
+    def _restore(self, snapshot: Snapshot, optimizer: torch.optim.Optimizer) -> None:
+        try:
+            self._network.load_state_dict(snapshot.weights)
+            optimizer.load_state_dict(snapshot.optimizer)
+            restore_random_states(self._network, snapshot.random)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointFailed(f"the checkpoint does not fit this network: {error}") from error

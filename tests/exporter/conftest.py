@@ -1,5 +1,7 @@
 """Networks and exported files that several tests look at."""
 
+import os
+
 import numpy as np
 import onnx
 import pytest
@@ -11,6 +13,7 @@ from conveyor_exporter.models import Sequential
 from conveyor_exporter.onnx_export import export_onnx
 
 torch.set_num_threads(1)
+os.environ.setdefault("KERAS_BACKEND", "torch")  # read when a test imports keras
 
 
 def build_tutorial_network() -> Sequential:
