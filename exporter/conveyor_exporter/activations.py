@@ -1,6 +1,8 @@
 """Owns the activation functions, by Keras' names and with Keras' constants; knows no layer."""
 
+import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -62,6 +64,61 @@ def silu(x: torch.Tensor) -> torch.Tensor:
     return functional.silu(x)
 
 
+def hard_silu(x: torch.Tensor) -> torch.Tensor:
+    """Return x times hard_sigmoid(x), also called hard_swish."""
+    return functional.hardswish(x)
+
+
+def mish(x: torch.Tensor) -> torch.Tensor:
+    """Return x times tanh(softplus(x)) (Misra, 2019)."""
+    return functional.mish(x)
+
+
+def celu(x: torch.Tensor) -> torch.Tensor:
+    """Return max(x, 0) + min(exp(x) - 1, 0), which is elu, at Keras' alpha of 1."""
+    return functional.celu(x)
+
+
+def log_sigmoid(x: torch.Tensor) -> torch.Tensor:
+    """Return log(sigmoid(x)), as -softplus(-x), which does not underflow."""
+    return -functional.softplus(-x)
+
+
+def hard_tanh(x: torch.Tensor) -> torch.Tensor:
+    """Return x, clipped to [-1, 1]."""
+    return functional.hardtanh(x)
+
+
+def tanh_shrink(x: torch.Tensor) -> torch.Tensor:
+    """Return x - tanh(x)."""
+    return x - torch.tanh(x)
+
+
+def hard_shrink(x: torch.Tensor) -> torch.Tensor:
+    """Return x, or 0 where |x| is at most 0.5."""
+    return functional.hardshrink(x, 0.5)
+
+
+def soft_shrink(x: torch.Tensor) -> torch.Tensor:
+    """Return x moved towards 0 by 0.5, and 0 where |x| is at most 0.5."""
+    return functional.softshrink(x, 0.5)
+
+
+def squareplus(x: torch.Tensor) -> torch.Tensor:
+    """Return (x + sqrt(x² + 4)) / 2 (Barron, 2021)."""
+    return (x + torch.sqrt(x * x + 4)) / 2
+
+
+def sparse_plus(x: torch.Tensor) -> torch.Tensor:
+    """Return 0 up to -1, (x + 1)² / 4 up to 1, and x from there on."""
+    return torch.where(x < 1, (torch.clamp(x, -1, 1) + 1) ** 2 / 4, x)
+
+
+def sparse_sigmoid(x: torch.Tensor) -> torch.Tensor:
+    """Return (x + 1) / 2, clipped to [0, 1]."""
+    return functional.hardtanh((x + 1) / 2, 0.0, 1.0)
+
+
 def softplus(x: torch.Tensor) -> torch.Tensor:
     """Return log(1 + exp(x))."""
     return functional.softplus(x)
@@ -82,19 +139,49 @@ def exponential(x: torch.Tensor) -> torch.Tensor:
     return torch.exp(x)
 
 
-def softmax(x: torch.Tensor) -> torch.Tensor:
-    """Return exp(x) divided by its sum over the last axis."""
-    return torch.softmax(x, dim=-1)
+def softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
+    """Return exp(x) divided by its sum over an axis."""
+    return torch.softmax(x, dim=axis)
+
+
+def log_softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
+    """Return the logarithm of softmax, without its overflow."""
+    return torch.log_softmax(x, dim=axis)
+
+
+def sparsemax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
+    """Return the point of the probability simplex that is nearest to x along an axis (Martins and Astudillo, 2016)."""
+    channels = x.shape[axis]
+    largest = torch.topk(x, channels, dim=axis).values  # all of them, in falling order
+    shape = [1] * x.ndim
+    shape[axis] = channels
+    ranks = torch.arange(1, channels + 1, dtype=x.dtype, device=x.device).reshape(shape)
+    excess = largest.cumsum(axis) - 1
+    support = (largest * ranks > excess).to(x.dtype).sum(axis, keepdim=True)
+    threshold = torch.where(ranks == support, excess, 0.0).sum(axis, keepdim=True) / support
+    return torch.relu(x - threshold)
 
 
 ELEMENTWISE: dict[str, Activation] = {
     function.__name__: function
     for function in (
-        *(linear, relu, relu6, leaky_relu, elu, selu, gelu, sigmoid, hard_sigmoid),
-        *(silu, softplus, softsign, tanh, exponential),
+        *(linear, relu, relu6, leaky_relu, elu, celu, selu, gelu, silu, hard_silu, mish),
+        *(sigmoid, hard_sigmoid, log_sigmoid, sparse_sigmoid, tanh, hard_tanh, tanh_shrink),
+        *(softplus, softsign, sparse_plus, squareplus, exponential, hard_shrink, soft_shrink),
     )
 }
-NAMED: dict[str, Activation] = {**ELEMENTWISE, "softmax": softmax, "swish": silu}
+OVER_AN_AXIS = (softmax, log_softmax, sparsemax)
+NAMED: dict[str, Activation] = {
+    **ELEMENTWISE,
+    **{function.__name__: function for function in OVER_AN_AXIS},
+    "swish": silu,
+    "hard_swish": hard_silu,
+}
+NOT_BY_NAME = {
+    "glu": "`glu` halves the channels, which no layer here does.",
+    "threshold": "`threshold` has no defaults; give a function, or ReLU(threshold=...).",
+}
+"""Names that Keras knows and that cannot stand for an activation of a layer, with the reason."""
 
 
 def get(identifier: str | Activation | None, owner: str) -> Activation:
@@ -109,6 +196,8 @@ def get(identifier: str | Activation | None, owner: str) -> Activation:
         return identifier
     if isinstance(identifier, str) and identifier.lower() in NAMED:
         return NAMED[identifier.lower()]
+    if isinstance(identifier, str) and identifier.lower() in NOT_BY_NAME:
+        raise InvalidArgument(f"{owner}: {NOT_BY_NAME[identifier.lower()]}")
     raise InvalidArgument(
         f"{owner}: `activation` must be None, a function from a tensor to a tensor, or one of "
         f"{', '.join(sorted(NAMED))}; got {identifier!r}.{did_you_mean(str(identifier), NAMED)}"
@@ -118,3 +207,15 @@ def get(identifier: str | Activation | None, owner: str) -> Activation:
 def is_elementwise(activation: Activation) -> bool:
     """Tell whether the order of the axes is known not to matter; of a user's own function it is not known."""
     return activation in ELEMENTWISE.values()
+
+
+def over_axis(activation: Activation, axis: int) -> Activation | None:
+    """Return an activation that goes over the last axis, such as softmax, going over another; None for any other."""
+    return next((partial(function, axis=axis) for function in OVER_AN_AXIS if function is activation), None)
+
+
+def warn_if_constant(activation: Activation, size: int, owner: str) -> None:
+    """Warn of a softmax over an axis of size 1: whatever goes in, 1 comes out."""
+    if activation in (softmax, sparsemax) and size == 1:
+        name = getattr(activation, "__name__", "softmax")
+        warnings.warn(f"{owner}: {name} over an axis of size 1 always gives 1; did you mean 'sigmoid'?", stacklevel=2)

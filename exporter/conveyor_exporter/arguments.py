@@ -1,13 +1,17 @@
 """Owns the checks that turn what a user wrote into canonical values; knows nothing of torch or of layers."""
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import SupportsIndex, TypeGuard
 
 from conveyor_exporter.errors import InvalidArgument, InvalidArgumentType
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
+Border = tuple[Pair, Pair]
+"""Cells around an image: ((top, bottom), (left, right))."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -48,6 +52,54 @@ def positive_pair(value: object, argument: str, owner: str) -> Pair:
             f"(height, width), got {value!r}."
         )
     return numbers[0], numbers[1]
+
+
+def number(
+    value: object, argument: str, owner: str, *, at_least: float = -math.inf, at_most: float = math.inf
+) -> float:
+    """Return `value` as a finite float between `at_least` and `at_most`, both included.
+
+    Raises:
+        InvalidArgumentType: `value` is not a number.
+        InvalidArgument: it lies outside, or is not finite.
+    """
+    bounds = [f"at least {at_least:g}"] * (at_least > -math.inf) + [f"at most {at_most:g}"] * (at_most < math.inf)
+    message = f"{owner}: `{argument}` must be {' and '.join(['a number', *bounds])}, got {value!r}."
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidArgumentType(message)
+    if not math.isfinite(float(value)) or not at_least <= float(value) <= at_most:
+        raise InvalidArgument(message)
+    return float(value)
+
+
+def axis(value: object, argument: str, owner: str) -> int:
+    """Return `value`, an integer or, as in some of Keras' files, a list of one, as an int.
+
+    Raises:
+        InvalidArgument: `value` is anything else.
+    """
+    item = value[0] if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1 else value
+    if not is_integer(item):
+        raise InvalidArgument(f"{owner}: `{argument}` must be one integer, -1 for the last axis, got {value!r}.")
+    return int(item)
+
+
+def border(value: object, argument: str, owner: str) -> Border:
+    """Return `value` as cells around an image: one number for all sides, one for each axis, or a pair for each axis.
+
+    Raises:
+        InvalidArgument: `value` is anything else.
+    """
+    axes = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value, value]
+    pairs = [list(axis) if isinstance(axis, Sequence) and not isinstance(axis, str) else [axis, axis] for axis in axes]
+    cells = [[int(cell) for cell in pair if is_integer(cell) and int(cell) >= 0] for pair in pairs]
+    if [len(pair) for pair in pairs] != [2, 2] or [len(pair) for pair in cells] != [2, 2]:
+        raise InvalidArgument(
+            f"{owner}: `{argument}` must be an integer of at least 0, a tuple of 2 (height, width), or "
+            f"((top, bottom), (left, right)), got {value!r}."
+        )
+    (top, bottom), (left, right) = cells
+    return (top, bottom), (left, right)
 
 
 def one_of(value: object, choices: Sequence[str], argument: str, owner: str) -> str:
@@ -120,3 +172,13 @@ def check_data_format(value: object, owner: str) -> None:
             f"{owner}: `data_format` must be 'channels_last' (images are [batch, height, width, channels]), "
             f"got {value!r}."
         )
+
+
+def check_spacing(strides: Pair, dilation_rate: Pair, owner: str) -> None:
+    """Accept strides or a dilation rate above 1, not both, as Keras does.
+
+    Raises:
+        InvalidArgument: both are.
+    """
+    if max(strides) > 1 and max(dilation_rate) > 1:
+        raise InvalidArgument(f"{owner}: strides={strides} and dilation_rate={dilation_rate} cannot both be above 1.")

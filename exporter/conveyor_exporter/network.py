@@ -13,6 +13,7 @@ from torch import nn
 from conveyor_exporter.arguments import Shape, layer_name, sample_shape
 from conveyor_exporter.errors import InvalidArgument, InvalidArgumentType, InvalidInput, NotBuilt
 from conveyor_exporter.layers.base import Layer, wrong_input
+from conveyor_exporter.layers.input import Input
 from conveyor_exporter.summary import summary_table
 
 
@@ -20,15 +21,16 @@ class Network(nn.Module):
     """A chain of layers: float32 [batch, *input_shape] to float32 [batch, *output_shape], images channels last.
 
     Args:
-        layers: the first layers, as if given to `add` one by one.
+        layers: the first layers, as if given to `add` one by one; an `Input` may stand before them.
         name: how the summary calls the model.
 
     Raises:
         InvalidArgument: a layer does not fit behind the one before it.
     """
 
-    def __init__(self, layers: Iterable[Layer] = (), name: str | None = None) -> None:
+    def __init__(self, layers: Iterable[Layer | Input] = (), name: str | None = None) -> None:
         super().__init__()
+        self._input: Input | None = None
         self.name = layer_name(name, type(self).__name__) if name is not None else type(self).__name__.lower()
         for layer in layers:
             self.add(layer)
@@ -61,8 +63,8 @@ class Network(nn.Module):
         """
         return self._shape(self.layers[-1].output_shape if self.layers else None)
 
-    def add(self, layer: Layer) -> None:
-        """Put a layer at the end of the chain.
+    def add(self, layer: Layer | Input) -> None:
+        """Put a layer at the end of the chain, or an `Input` before the first.
 
         The layer is built at once when the shape before it is known, and gets a name that is unique in this model.
 
@@ -71,6 +73,9 @@ class Network(nn.Module):
             InvalidArgument: it is in the chain already, or its name is.
             InvalidInput: it cannot work on the shape before it; the chain stays as it was.
         """
+        if isinstance(layer, Input):
+            self._set_input(layer)
+            return
         if not isinstance(layer, Layer):
             raise InvalidArgumentType(
                 f"{self.name}: only layers of conveyor_exporter.layers can be added, got {layer!r}."
@@ -150,6 +155,11 @@ class Network(nn.Module):
         else:
             Console(soft_wrap=True).print(table, markup=False, highlight=False, emoji=False)
 
+    def _set_input(self, declared: Input) -> None:
+        if self.layers or self._input is not None:
+            raise InvalidArgument(f"{self.name}: an Input can only stand first, once, before all layers.")
+        self._input = declared
+
     def _free_name(self, layer: Layer) -> str:
         if layer.has_own_name:
             if hasattr(self, layer.name):  # another layer, or something of the model itself
@@ -163,10 +173,11 @@ class Network(nn.Module):
     def _shape_before(self, layer: Layer) -> Shape | None:
         """Return what a layer at the end of the chain gets, None when it is not known yet."""
         declared = layer.declared_input_shape
-        shape = self.layers[-1].output_shape if self.layers else declared
+        before = None if self._input is None else self._input.shape
+        shape = self.layers[-1].output_shape if self.layers else before or declared
         if None not in (shape, declared) and shape != declared:
             raise InvalidArgument(
-                f"{self.name}: {layer.title} declares input_shape={declared}, but the layer before it gives {shape}."
+                f"{self.name}: {layer.title} declares input_shape={declared}, but what is before it gives {shape}."
             )
         return shape
 

@@ -47,7 +47,8 @@ def _count(layer: Layer) -> str:
 
 
 def _parameters(layer: Layer, trainable_only: bool = False) -> int:
-    return sum(math.prod(p.shape) for p in layer.parameters() if p.requires_grad or not trainable_only)
+    weights = layer.weights().values()
+    return sum(math.prod(weight.shape) for weight in weights if weight.requires_grad or not trainable_only)
 
 
 def _totals(layers: Sequence[Layer]) -> list[str]:

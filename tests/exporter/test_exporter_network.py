@@ -67,7 +67,7 @@ def test_taken_names_are_refused(name):
 
 def test_messages_name_the_layer_as_the_summary_will():
     network = Network([Conv2D(2, 3, input_shape=(4, 4, 1))])
-    with pytest.raises(ValueError, match="Conv2D 'conv2d_1': a kernel of 3x3 pixels"):
+    with pytest.raises(ValueError, match="Conv2D 'conv2d_1': a window of 3x3 pixels"):
         network.add(Conv2D(2, 3))
 
 
@@ -92,7 +92,7 @@ def test_a_layer_that_does_not_fit_leaves_the_network_as_it_was():
 
 
 def test_a_second_input_shape_must_agree():
-    with pytest.raises(ValueError, match="the layer before it gives"):
+    with pytest.raises(ValueError, match="what is before it gives"):
         Network([Dense(2, input_shape=(3,)), Dense(2, input_shape=(3,))])
 
 

@@ -3,35 +3,19 @@
 Knows no particular layer and no model.
 """
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from conveyor_exporter import arguments
-from conveyor_exporter.arguments import Shape, did_you_mean
-from conveyor_exporter.errors import InvalidArgument, InvalidInput, NotBuilt
+from conveyor_exporter.arguments import Shape
+from conveyor_exporter.errors import InvalidInput, NotBuilt
 from conveyor_exporter.initializers import Initializer
-
-
-class LayerOptions(TypedDict, total=False):
-    """What every layer takes besides its own arguments."""
-
-    name: str | None
-    input_shape: Sequence[int] | None
-
-
-KERAS_ONLY = frozenset(
-    {
-        *("activity_regularizer", "bias_constraint", "bias_regularizer", "kernel_constraint", "kernel_regularizer"),
-        *("autocast", "batch_shape", "dtype", "input_dim", "trainable"),
-    }
-)
-"""Arguments that Keras' layers take and ours do not."""
+from conveyor_exporter.layers.options import LayerOptions, refuse_unknown
 
 
 def snake_case(class_name: str) -> str:
@@ -47,7 +31,8 @@ class Layer(nn.Module):
 
     Args:
         options: `name`, the layer's name in summaries and in the exported file, and `input_shape`, the shape of one
-            sample without the batch axis; the first layer of a model needs it.
+            sample without the batch axis, which the first layer of a model needs unless an `Input` stands before it;
+            `trainable`, whether training changes the weights, which can be set later, too.
 
     Raises:
         InvalidArgument: an option is unknown or has a value that cannot work.
@@ -56,13 +41,17 @@ class Layer(nn.Module):
     keras_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     """Of each weight, in Keras' order: which axes of torch's tensor make Keras' axes, in turn."""
 
+    elementwise: bool = False
+    """Whether each output is made of the one input at its place, so that the order of the axes does not matter."""
+
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__()
-        self._refuse_unknown(options)
+        refuse_unknown(options, type(self), LayerOptions.__optional_keys__)
         name = options.get("name")
         self.base_name = snake_case(self.kind)
         self.has_own_name = name is not None
         self.name = arguments.layer_name(name, self.kind) if name is not None else self.base_name
+        self._trainable = arguments.boolean(options.get("trainable", True), "trainable", self.kind)
         self.input_shape: Shape | None = None
         self.output_shape: Shape | None = None
         self.declared_input_shape: Shape | None = None
@@ -83,6 +72,16 @@ class Layer(nn.Module):
     def built(self) -> bool:
         """Whether the layer knows its input shape and has its weights."""
         return self.output_shape is not None
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights; setting it takes effect at once."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = arguments.boolean(value, "trainable", self.kind)
+        self.requires_grad_(self._trainable)
 
     def build(self, input_shape: Shape) -> None:
         """Create the weights for samples of `input_shape`, given without the batch axis.
@@ -122,19 +121,25 @@ class Layer(nn.Module):
             raise InvalidInput(wrong_input(self.title, self.input_shape, shape))
         return self.compute(inputs.to(self._dtype(inputs)))
 
-    def add_weight(self, name: str, keras_shape: Shape, initializer: Initializer) -> None:
-        """Create the parameter `name`, initialised in Keras' axis order and stored in torch's."""
-        self.register_parameter(name, nn.Parameter(torch.empty(0)))
+    def add_weight(self, name: str, keras_shape: Shape, initializer: Initializer, learned: bool = True) -> None:
+        """Create the weight `name`, initialised in Keras' axis order and stored in torch's.
+
+        One that is not `learned` is a buffer: it belongs to the layer's weights, and no gradient ever changes it.
+        """
+        if learned:
+            self.register_parameter(name, nn.Parameter(torch.empty(0), requires_grad=self.trainable))
+        else:
+            self.register_buffer(name, torch.empty(0))
         self._assign(name, _checked_values(initializer(keras_shape), keras_shape, f"{self.title}: `{name}`"))
 
-    @property
-    def weight_shapes(self) -> dict[str, Shape]:
-        """The shapes of the weights by name, in Keras' order and axis order; empty before the layer is built."""
-        return {name: tuple(self.get_parameter(name).permute(self.keras_axes[name]).shape) for name in self._weights()}
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights by name, in Keras' order, each in torch's axis order; not copies."""
+        named = {**self._parameters, **self._buffers}
+        return {name: tensor for name in self.keras_axes if (tensor := named.get(name)) is not None}
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of the weights, float32, in Keras' order and axis order."""
-        tensors = (self.get_parameter(name).detach().permute(self.keras_axes[name]) for name in self._weights())
+        tensors = (tensor.detach().permute(self.keras_axes[name]) for name, tensor in self.weights().items())
         return [tensor.cpu().numpy().copy() for tensor in tensors]
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
@@ -146,7 +151,7 @@ class Layer(nn.Module):
         """
         if not self.built:
             raise NotBuilt(f"{self.title} has no weights yet: give `input_shape`, or call it once.")
-        names = self._weights()
+        names = list(self.weights())
         if len(weights) != len(names):
             raise InvalidInput(f"{self.title} has {len(names)} weights ({', '.join(names)}), got {len(weights)}.")
         shapes = [tuple(array.shape) for array in self.get_weights()]
@@ -164,25 +169,13 @@ class Layer(nn.Module):
     def _dtype(self, inputs: torch.Tensor) -> torch.dtype:
         """Return what to compute in: as the weights (float32 unless the module was converted), else as the inputs."""
         given = inputs.dtype if inputs.is_floating_point() else torch.float32
-        return next((parameter.dtype for parameter in self.parameters()), given)
-
-    def _weights(self) -> list[str]:
-        return [name for name in self.keras_axes if self._parameters.get(name) is not None]
+        return next((weight.dtype for weight in self.weights().values()), given)
 
     def _assign(self, name: str, keras_values: torch.Tensor) -> None:
         axes = self.keras_axes[name]
         torch_axes = [axes.index(axis) for axis in range(len(axes))]
-        parameter = self.get_parameter(name)
-        parameter.data = keras_values.to(parameter.device, parameter.dtype).permute(torch_axes).contiguous().clone()
-
-    def _refuse_unknown(self, options: Mapping[str, Any]) -> None:
-        known = LayerOptions.__optional_keys__
-        for option in options:
-            if option in KERAS_ONLY:
-                raise InvalidArgument(f"{self.kind}: Keras' argument `{option}` is not supported here; leave it out.")
-            if option not in known:
-                names = {*known, *inspect.signature(type(self)).parameters} - {"options"}
-                raise InvalidArgument(f"{self.kind}: unknown argument `{option}`.{did_you_mean(option, names)}")
+        weight = self.weights()[name]
+        weight.data = keras_values.to(weight.device, weight.dtype).permute(torch_axes).contiguous().clone()
 
 
 def wrong_input(owner: str, expected: Shape | None, received: Shape) -> str:

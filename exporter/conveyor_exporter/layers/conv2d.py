@@ -5,18 +5,18 @@ from typing import ClassVar, Unpack
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from conveyor_exporter import activations, arguments, initializers
 from conveyor_exporter.activations import Activation
-from conveyor_exporter.arguments import Pair, Shape
+from conveyor_exporter.arguments import Shape, check_spacing
 from conveyor_exporter.errors import InvalidArgument, InvalidInput
 from conveyor_exporter.initializers import Initializer
-from conveyor_exporter.layers.base import LayerOptions
-from conveyor_exporter.layers.spatial import SpatialLayer, activate_channels_first
+from conveyor_exporter.layers.options import LayerOptions
+from conveyor_exporter.layers.spatial import WindowLayer, activate_channels_first
+from conveyor_exporter.layers.window import Window, convolve
 
 
-class Conv2D(SpatialLayer):
+class Conv2D(WindowLayer):
     """Slide `filters` small kernels over an image (cross-correlation, no flip), add a bias, apply an activation.
 
     Input float32 [batch, height, width, channels], output float32 [batch, new height, new width, filters]. The
@@ -35,7 +35,7 @@ class Conv2D(SpatialLayer):
         use_bias: whether a bias is added.
         kernel_initializer: `glorot_uniform`, another name, or a function from a shape to a tensor.
         bias_initializer: `zeros`, another name, or a function from a shape to a tensor.
-        options: `name` and `input_shape`, see `Layer`.
+        options: `name`, `input_shape` and `trainable`, see `Layer`.
 
     Raises:
         InvalidArgument: an argument has a value that cannot work.
@@ -73,24 +73,22 @@ class Conv2D(SpatialLayer):
         self.use_bias = arguments.boolean(use_bias, "use_bias", self.kind)
         self.kernel_initializer = initializers.get(kernel_initializer, "kernel_initializer", self.kind)
         self.bias_initializer = initializers.get(bias_initializer, "bias_initializer", self.kind)
-        self._check_combinations()
+        check_spacing(self.strides, self.dilation_rate, self.kind)
+        if self.filters % self.groups:
+            raise InvalidArgument(f"{self.kind}: filters={self.filters} cannot be split into groups={self.groups}.")
+        self.window = Window(self.kernel_size, self.strides, self.padding, self.dilation_rate)
 
     def output_shape_for(self, input_shape: Shape) -> Shape:
         """Return (new height, new width, filters) for (height, width, channels)."""
         height, width, channels = self.image_shape(input_shape)
         if channels % self.groups:
             raise InvalidInput(f"{self.title}: {channels} input channels cannot be split into groups={self.groups}.")
-        sizes = [self._output_size(size, axis) for axis, size in enumerate((height, width))]
-        if min(sizes) < 1:
-            raise InvalidInput(
-                f"{self.title}: a kernel of {self._extent(0)}x{self._extent(1)} pixels (kernel_size="
-                f"{self.kernel_size}, dilation_rate={self.dilation_rate}) does not fit into an image of "
-                f"{height}x{width}. Use a smaller kernel, or padding='same'."
-            )
-        return (*sizes, self.filters)
+        described = f"kernel_size={self.kernel_size}, dilation_rate={self.dilation_rate}"
+        return (*self.output_sizes(height, width, described), self.filters)
 
     def create_weights(self, input_shape: Shape) -> None:
         """Create the kernel (height, width, channels / groups, filters) and the bias (filters,)."""
+        activations.warn_if_constant(self.activation, self.filters, self.title)
         self.add_weight(
             "kernel", (*self.kernel_size, input_shape[-1] // self.groups, self.filters), self.kernel_initializer
         )
@@ -101,35 +99,5 @@ class Conv2D(SpatialLayer):
 
     def compute_channels_first(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return float32 [batch, filters, new height, new width] for [batch, channels, height, width]."""
-        (top, bottom), (left, right) = (self._padding(int(inputs.shape[2 + axis]), axis) for axis in (0, 1))
-        padding: Pair = (top, left)
-        if (top, left) != (bottom, right):  # torch's own padding is the same on both sides
-            inputs, padding = functional.pad(inputs, (left, right, top, bottom)), (0, 0)
-        outputs = functional.conv2d(
-            inputs, self.kernel, self.bias, self.strides, padding, self.dilation_rate, self.groups
-        )
+        outputs = convolve(inputs, self.kernel, self.bias, self.window, self.groups)
         return activate_channels_first(self.activation, outputs)
-
-    def _check_combinations(self) -> None:
-        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
-            raise InvalidArgument(
-                f"{self.kind}: strides={self.strides} and dilation_rate={self.dilation_rate} cannot both be above 1."
-            )
-        if self.filters % self.groups:
-            raise InvalidArgument(f"{self.kind}: filters={self.filters} cannot be split into groups={self.groups}.")
-
-    def _extent(self, axis: int) -> int:
-        """Return how many pixels a kernel reaches over: (kernel_size - 1) * dilation_rate + 1."""
-        return (self.kernel_size[axis] - 1) * self.dilation_rate[axis] + 1
-
-    def _output_size(self, size: int, axis: int) -> int:
-        if self.padding == "same":
-            return -(-size // self.strides[axis])
-        return (size - self._extent(axis)) // self.strides[axis] + 1
-
-    def _padding(self, size: int, axis: int) -> Pair:
-        """Return the zeros (before, after) an axis of `size` pixels; Keras gives the odd one to the end."""
-        if self.padding == "valid":
-            return 0, 0
-        total = max(0, (self._output_size(size, axis) - 1) * self.strides[axis] + self._extent(axis) - size)
-        return total // 2, total - total // 2

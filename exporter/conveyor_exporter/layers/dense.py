@@ -11,7 +11,8 @@ from conveyor_exporter.activations import Activation
 from conveyor_exporter.arguments import Shape
 from conveyor_exporter.errors import InvalidInput
 from conveyor_exporter.initializers import Initializer
-from conveyor_exporter.layers.base import Layer, LayerOptions
+from conveyor_exporter.layers.base import Layer
+from conveyor_exporter.layers.options import LayerOptions
 
 
 class Dense(Layer):
@@ -25,7 +26,7 @@ class Dense(Layer):
         use_bias: whether a bias is added.
         kernel_initializer: `glorot_uniform`, another name, or a function from a shape to a tensor.
         bias_initializer: `zeros`, another name, or a function from a shape to a tensor.
-        options: `name` and `input_shape`, see `Layer`.
+        options: `name`, `input_shape` and `trainable`, see `Layer`.
 
     Raises:
         InvalidArgument: an argument has a value that cannot work.
@@ -63,6 +64,7 @@ class Dense(Layer):
 
     def create_weights(self, input_shape: Shape) -> None:
         """Create the kernel (features, units) and the bias (units,)."""
+        activations.warn_if_constant(self.activation, self.units, self.title)
         self.add_weight("kernel", (input_shape[-1], self.units), self.kernel_initializer)
         if self.use_bias:
             self.add_weight("bias", (self.units,), self.bias_initializer)

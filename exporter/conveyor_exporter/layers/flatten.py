@@ -6,7 +6,8 @@ from typing import Unpack
 import torch
 
 from conveyor_exporter.arguments import Shape, check_data_format
-from conveyor_exporter.layers.base import Layer, LayerOptions
+from conveyor_exporter.layers.base import Layer
+from conveyor_exporter.layers.options import LayerOptions
 
 
 class Flatten(Layer):
@@ -16,7 +17,7 @@ class Flatten(Layer):
 
     Args:
         data_format: `channels_last`, the only one that there is.
-        options: `name` and `input_shape`, see `Layer`.
+        options: `name`, `input_shape` and `trainable`, see `Layer`.
 
     Raises:
         InvalidArgument: an argument has a value that cannot work.

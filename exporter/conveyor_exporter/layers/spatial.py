@@ -13,15 +13,15 @@ from conveyor_exporter.activations import Activation
 from conveyor_exporter.arguments import Shape, check_data_format
 from conveyor_exporter.errors import InvalidArgument, InvalidInput
 from conveyor_exporter.layers.base import Layer
+from conveyor_exporter.layers.window import Window
 
 
 class SpatialLayer(Layer):
     """A layer over the height and width of images.
 
     Torch and ONNX compute on [batch, channels, height, width]; Keras' meaning is [batch, height, width, channels].
-    A subclass computes channels first in `compute_channels_first`; this class turns the axes around it. When
-    `channels_first` is set, inputs and outputs stay channels first and are not checked: the exported graph, which
-    turns the axes once for a whole chain of layers, is made that way.
+    A subclass computes channels first in `compute_channels_first`; this class turns the axes around it. The exported
+    graph, which turns the axes once for a whole chain of layers, calls `compute_channels_first` itself.
     """
 
     channels_first: bool = False
@@ -57,6 +57,33 @@ class SpatialLayer(Layer):
         return super().forward(inputs)
 
 
+class WindowLayer(SpatialLayer):
+    """A layer that slides a window over images; a subclass sets `window`."""
+
+    window: Window
+
+    def output_sizes(self, height: int, width: int, described: str) -> tuple[int, int]:
+        """Return at how many places the window lies, (down, right).
+
+        Args:
+            height: of the image.
+            width: of the image.
+            described: what the message says of the window, such as `a kernel of 3x3 pixels`.
+
+        Raises:
+            InvalidInput: the window does not fit into the image.
+        """
+        window = self.window
+        sizes = window.output_size(height, 0), window.output_size(width, 1)
+        if min(sizes) < 1:
+            reach = f"{window.extent(0)}x{window.extent(1)}"
+            raise InvalidInput(
+                f"{self.title}: a window of {reach} pixels ({described}) does not fit into an image of "
+                f"{height}x{width}. Use a smaller one, or padding='same'."
+            )
+        return sizes
+
+
 def to_channels_first(images: torch.Tensor) -> torch.Tensor:
     """Return [batch, height, width, channels] as [batch, channels, height, width]."""
     batch, height, width, channels = images.shape
@@ -71,6 +98,8 @@ def activate_channels_first(activation: Activation, inputs: torch.Tensor) -> tor
     """Apply an activation to [batch, channels, height, width] as if the channels were the last axis."""
     if activations.is_elementwise(activation):
         return activation(inputs)
+    if (over_axis := activations.over_axis(activation, 1)) is not None:
+        return over_axis(inputs)
     return activation(inputs.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 

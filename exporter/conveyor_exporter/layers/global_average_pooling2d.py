@@ -1,0 +1,17 @@
+"""Owns Keras' mean over a whole image; knows no other layer."""
+
+import torch
+
+from conveyor_exporter.layers.global_pooling2d import GlobalPooling2D
+
+
+class GlobalAveragePooling2D(GlobalPooling2D):
+    """Take the mean of each channel over the whole image; see `GlobalPooling2D` for the arguments."""
+
+    def compute(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return float32 [batch, channels] or [batch, 1, 1, channels] for [batch, height, width, channels]."""
+        return inputs.mean((1, 2), keepdim=self.keepdims)
+
+    def compute_channels_first(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return float32 [batch, channels] or [batch, channels, 1, 1] for [batch, channels, height, width]."""
+        return inputs.mean((2, 3), keepdim=self.keepdims)
