@@ -53,6 +53,10 @@ class NotPermitted(RequestError):
     """The server was not started with the permission for this; the text names the flag."""
 
 
+class ModelControlOff(RequestError):
+    """Models come and go with the repository's files in this mode, not by request."""
+
+
 class Cancelled(RequestError):
     """The client gave the request up."""
 

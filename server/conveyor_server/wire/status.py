@@ -28,6 +28,7 @@ STATUS_OF: dict[type[errors.RequestError], Status] = {
     errors.Draining: Status.UNAVAILABLE,
     errors.WaitExpired: Status.UNAVAILABLE,
     errors.DeadlineExceeded: Status.DEADLINE_EXCEEDED,
+    errors.ModelControlOff: Status.UNAVAILABLE,
     errors.Cancelled: Status.CANCELLED,
     errors.ServerFailed: Status.INTERNAL,
 }
