@@ -51,3 +51,11 @@ class CheckpointFailed(ExporterError, RuntimeError):
 
 class CheckpointMismatch(CheckpointFailed):
     """The checkpoint belongs to another training: another network, other settings or other data."""
+
+
+class InvalidSpecification(ExporterError, ValueError):
+    """A network written as TOML is wrong; the message begins with the path of the key."""
+
+
+class InvalidData(InvalidInput):
+    """The pictures to train on cannot be read, or cannot be what the network takes."""
