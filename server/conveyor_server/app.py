@@ -8,13 +8,14 @@ from typing import Any
 
 from conveyor_server import __version__
 from conveyor_server.core.batch_queue import QueuePolicy
-from conveyor_server.engine.batcher import Batcher
 from conveyor_server.engine.cpu_budget import cpu_budget
-from conveyor_server.engine.onnx_model import OnnxModel, RuntimeOptions
 from conveyor_server.engine.repository import Repository
+from conveyor_server.engine.runtime_options import RuntimeOptions
+from conveyor_server.engine.served_model import ModelLoader
+from conveyor_server.engine.serving import ServingDefaults
 from conveyor_server.http_server import HttpServer
 from conveyor_server.metrics import Metrics
-from conveyor_server.settings import Settings
+from conveyor_server.settings import ModelControl, Settings
 from conveyor_server.wire.grpc_transport import GrpcTransport
 from conveyor_server.wire.service import InferenceService
 
@@ -31,10 +32,9 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        options = RuntimeOptions(
-            provider=settings.execution_provider, threads=settings.threads, max_batch_size=settings.max_batch_size
-        )
-        self._repository = Repository(settings.repository, options, self._make_batcher)
+        self._repository = Repository(settings.repository, ModelLoader(_defaults(settings), self._metrics.for_model))
+        if settings.model_control is ModelControl.NONE:
+            self._repository.require_models()
         self._service = InferenceService(self._repository, self._metrics)
         self._grpc = GrpcTransport(self._service, settings.host, settings.grpc_port, settings.max_message_bytes)
         self._http = HttpServer(
@@ -92,13 +92,18 @@ class App:
         )
 
     async def _load(self) -> None:
-        """Loads, tunes and warms the models; then the server is ready."""
-        await self._repository.load()
+        """Loads, tunes and warms the models; then the server is ready, and follows the folder if it shall."""
+        settings = self._settings
+        explicit = settings.model_control is ModelControl.EXPLICIT and "*" not in settings.load
+        await self._repository.load(settings.load if explicit else None)
         served = [state.name for state in self._repository.states if state.served]
         if served:
             log.info("Ready: %s.", ", ".join(served))
         else:
-            log.error("Not ready: no model of the repository can be served; the reasons are above.")
+            log.error("Not ready: no model is served; the reasons are above.")
+        while settings.model_control is ModelControl.POLL:
+            await asyncio.sleep(settings.poll_seconds)
+            await self._repository.poll()
 
     async def _lame_duck(self) -> None:
         """Says that it is not ready, and serves on, until balancers have turned away."""
@@ -121,11 +126,17 @@ class App:
         self._repository.close()
         log.info("Stopped.")
 
-    def _make_batcher(self, model: OnnxModel) -> Batcher:
-        settings = self._settings
-        policy = QueuePolicy(
+
+def _defaults(settings: Settings) -> ServingDefaults:
+    """What the settings say of every model."""
+    return ServingDefaults(
+        runtime=RuntimeOptions(
+            provider=settings.execution_provider, threads=settings.threads, max_batch_size=settings.max_batch_size
+        ),
+        queue=QueuePolicy(
             max_rows=settings.max_queue_rows,
             max_bytes=settings.max_queue_bytes,
             max_delay=settings.max_queue_delay_microseconds / 1e6,
-        )
-        return Batcher(model, policy, self._metrics.for_model(model.spec.name), runners=settings.runners)
+        ),
+        runners=settings.runners,
+    )

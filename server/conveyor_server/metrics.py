@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from conveyor_server.engine.batcher import RunReport
-from conveyor_server.engine.repository import ModelState
+from conveyor_server.engine.model_versions import ModelState
 from conveyor_server.wire.status import Status
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)

@@ -23,6 +23,14 @@ _positive = Number(gt=0)
 _not_negative = Number(gte=0)
 
 
+class ModelControl(StrEnum):
+    """Who decides which models are loaded."""
+
+    NONE = "none"
+    POLL = "poll"
+    EXPLICIT = "explicit"
+
+
 class LogLevel(StrEnum):
     """How much is logged."""
 
@@ -44,6 +52,26 @@ class Settings:
     repository: Annotated[Path, Parameter(help="Folder with the models, each as `<model>/<version>/model.onnx`.")] = (
         Path("models")
     )
+    model_control: Annotated[
+        ModelControl,
+        Parameter(
+            help="What is loaded, and when: `none` loads everything once, `poll` follows the folder, `explicit` loads "
+            "what --load names and what clients ask for."
+        ),
+    ] = ModelControl.NONE
+    load: Annotated[
+        tuple[str, ...],
+        Parameter(negative="", help="Under `explicit`: a model to load at the start; may be repeated; `*` for all."),
+    ] = ()
+    allow_admin: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Under `explicit`: let clients load and unload models (RepositoryModelLoad, …Unload)."
+        ),
+    ] = False
+    poll_seconds: Annotated[
+        float, Parameter(validator=_positive, help="Under `poll`: how often the folder is looked at.")
+    ] = 15.0
     host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 for all of IPv4, :: for all.")] = "127.0.0.1"
     grpc_port: Annotated[int, Parameter(validator=_port, help="Port of the gRPC service; 0 takes a free one.")] = 8001
     http_port: Annotated[
@@ -98,6 +126,8 @@ class Settings:
     log_level: Annotated[LogLevel, Parameter(help="How much is logged, on standard error.")] = LogLevel.INFO
 
     def __post_init__(self) -> None:
+        if self.model_control is not ModelControl.EXPLICIT and (self.load or self.allow_admin):
+            raise StartError("--load and --allow-admin need --model-control explicit.")
         if self.max_queue_rows < self.max_batch_size:
             raise StartError(
                 f"max_queue_rows ({self.max_queue_rows}) is smaller than max_batch_size ({self.max_batch_size}): the "

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,8 +11,11 @@ from conveyor_server.core.model import NUMPY_TYPES, ModelSpec, TensorSpec
 from conveyor_server.core.tensors import Array
 from conveyor_server.engine.cpu_budget import cpu_budget
 from conveyor_server.engine.model_file import ModelFile
-from conveyor_server.engine.providers import CPU, ExecutionProvider, choose_provider
+from conveyor_server.engine.providers import CPU, choose_provider
+from conveyor_server.engine.runtime_options import RuntimeOptions
+from conveyor_server.engine.signature import served_signature
 from conveyor_server.engine.tuning import RUN_SIZES, RunSize, tune_run_size
+from conveyor_server.generated import model_config_pb2 as pb
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at import; the Linux wheels send telemetry by default
 try:
@@ -46,17 +48,6 @@ _DATATYPES = {
 _FATAL_ONLY = 4  # onnxruntime's log level; what it would log comes as an exception as well
 
 
-@dataclass(frozen=True)
-class RuntimeOptions:
-    """How models are run."""
-
-    provider: ExecutionProvider = ExecutionProvider.AUTO
-    threads: int = 0
-    """Threads inside one run; 0 lets a measurement choose between 1 and the CPU budget."""
-    max_batch_size: int = 1024
-    """Rows that one request may carry."""
-
-
 class OnnxModel:
     """A session, its signature, and the run size that this machine likes best.
 
@@ -65,13 +56,16 @@ class OnnxModel:
         name: the model's name in the repository.
         version: its version.
         options: how to run it.
+        config: the model's configuration; what it leaves out comes from the file.
 
     Raises:
         ModelRejected: the runtime refuses the model, or its signature cannot be served.
         ProviderUnavailable: CUDA was asked for and cannot be used.
     """
 
-    def __init__(self, file: ModelFile, name: str, version: int, options: RuntimeOptions) -> None:
+    def __init__(
+        self, file: ModelFile, name: str, version: int, options: RuntimeOptions, config: pb.ModelConfig | None = None
+    ) -> None:
         self.sha256 = file.sha256
         self.notice: str | None = None
         """What the operator should know about the provider, if anything."""
@@ -79,7 +73,9 @@ class OnnxModel:
         self.threads = options.threads or 1
         self._session = self._open(file, self.threads)
         self.provider: str = self._session.get_providers()[0]
-        self.spec = _signature(self._session, name, version, options.max_batch_size, file.metadata)
+        own = _own_signature(self._session, name, version, options.max_batch_size, file.metadata)
+        self._signature = served_signature(own, config or pb.ModelConfig())
+        self.spec = self._signature.spec
         self._output_names = [tensor.name for tensor in self.spec.outputs]
         self._tuned = self._tune()
         if options.threads == 0 and self.provider == CPU and not self.in_place and (budget := cpu_budget()) > 1:
@@ -107,21 +103,38 @@ class OnnxModel:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """The outputs for these inputs, arrays in the order of the signature. Blocks; may be called from any thread."""
-        feed = {tensor.name: array for tensor, array in zip(self.spec.inputs, inputs, strict=True)}
+        feed = {
+            tensor.name: array if shape is None else _reshape(array, shape, self.spec.batched)
+            for tensor, array, shape in zip(self.spec.inputs, inputs, self._signature.inner_inputs, strict=True)
+        }
         outputs: list[Array] = self._session.run(self._output_names, feed)
-        return outputs
+        return [
+            _reshape(output, tensor.shape, self.spec.batched) if reshaped else output
+            for output, tensor, reshaped in zip(
+                outputs, self.spec.outputs, self._signature.reshaped_outputs, strict=True
+            )
+        ]
 
     def _open(self, file: ModelFile, threads: int) -> "ort.InferenceSession":
-        choice = choose_provider(self._options.provider, ort.get_available_providers())
+        options = self._options
+        choice = choose_provider(options.provider, ort.get_available_providers())
         session_options = ort.SessionOptions()
         session_options.intra_op_num_threads = threads
-        session_options.inter_op_num_threads = 1
+        session_options.inter_op_num_threads = max(1, options.inter_threads)
+        session_options.execution_mode = (
+            ort.ExecutionMode.ORT_PARALLEL if options.inter_threads > 1 else ort.ExecutionMode.ORT_SEQUENTIAL
+        )
+        session_options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, options.graph.value)
+        session_options.enable_cpu_mem_arena = options.arena
         session_options.log_severity_level = _FATAL_ONLY
         # A spinning thread burns the quota that the next request needs.
         session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = ort.InferenceSession(
-                file.content, session_options, providers=list(choice.names), provider_options=choice.options
+                file.content,
+                session_options,
+                providers=list(choice.names),
+                provider_options=choice.options(options.device, options.gpu_memory_bytes),
             )
         except Exception as error:  # onnxruntime raises a family of its own without a common base
             raise ModelRejected(f"onnxruntime {ort.__version__} refuses it: {error}") from error
@@ -129,9 +142,11 @@ class OnnxModel:
         return session
 
     def _tune(self) -> RunSize:
+        sizes: list[int] = [rows for rows in RUN_SIZES if rows <= self.spec.max_batch_size]
         if not self.spec.batched:
-            return tune_run_size(self._run_zeros, time.perf_counter, [1])
-        sizes = [rows for rows in RUN_SIZES if rows <= self.spec.max_batch_size]
+            sizes = [1]
+        elif self._options.run_size:
+            sizes = [min(self._options.run_size, self.spec.max_batch_size)]
         return tune_run_size(self._run_zeros, time.perf_counter, sizes)
 
     def _try_threads(self, file: ModelFile, threads: int) -> None:
@@ -155,7 +170,12 @@ def _zeros(tensor: TensorSpec, rows: int, batched: bool) -> Array:
     return np.full(shape, "", np.object_) if tensor.datatype == "BYTES" else np.zeros(shape, tensor.dtype)
 
 
-def _signature(
+def _reshape(array: Array, shape: tuple[int, ...], batched: bool) -> Array:
+    """The same values in another shape; the batch axis stays, and one more axis may be open (-1)."""
+    return array.reshape((len(array), *shape[1:]) if batched else shape)
+
+
+def _own_signature(
     session: "ort.InferenceSession", name: str, version: int, max_batch_size: int, metadata: dict[str, str]
 ) -> ModelSpec:
     inputs = tuple(_tensor(argument) for argument in session.get_inputs())

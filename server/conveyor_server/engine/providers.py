@@ -33,10 +33,17 @@ class ProviderChoice:
     names: tuple[str, ...]
     required: bool
 
-    @property
-    def options(self) -> list[dict[str, str]]:
-        """Provider options, one dictionary for each name."""
-        return [dict(CUDA_OPTIONS) if name == CUDA else {} for name in self.names]
+    def options(self, device: int = 0, gpu_memory_bytes: int = 0) -> list[dict[str, str]]:
+        """Provider options, one dictionary for each name.
+
+        Args:
+            device: number of the GPU.
+            gpu_memory_bytes: limit of the runtime's memory on it; 0 for none.
+        """
+        cuda = {**CUDA_OPTIONS, "device_id": str(device)}
+        if gpu_memory_bytes:
+            cuda["gpu_mem_limit"] = str(gpu_memory_bytes)
+        return [cuda if name == CUDA else {} for name in self.names]
 
     def accept(self, active: Sequence[str]) -> str | None:
         """Judges what the runtime really took: None when it is the first choice, else what to tell the operator.

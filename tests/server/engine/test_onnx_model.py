@@ -5,8 +5,9 @@ from onnx import TensorProto
 from conveyor_server.core.errors import ModelRejected, ProviderUnavailable
 from conveyor_server.engine import onnx_model
 from conveyor_server.engine.model_file import read_model_file
-from conveyor_server.engine.onnx_model import OnnxModel, RuntimeOptions
+from conveyor_server.engine.onnx_model import OnnxModel
 from conveyor_server.engine.providers import CPU, CUDA, ExecutionProvider
+from conveyor_server.engine.runtime_options import RuntimeOptions
 from conveyor_server.engine.tuning import RUN_SIZES, RunSize
 from support.onnx_models import add_sub, classifier, heavy, identity, predict_classifier, save
 

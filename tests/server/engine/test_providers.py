@@ -35,6 +35,7 @@ def test_cuda_that_the_runtime_did_not_take_is_an_error_when_asked_for_and_a_not
 
 
 def test_cuda_searches_convolutions_by_heuristic_and_does_not_double_its_arena():
-    cuda, cpu = choose_provider(ExecutionProvider.CUDA, WITH_CUDA).options
-    assert cuda == {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
-    assert cpu == {}
+    chosen = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+    choice = choose_provider(ExecutionProvider.CUDA, WITH_CUDA)
+    assert choice.options() == [{**chosen, "device_id": "0"}, {}]
+    assert choice.options(2, 10**9) == [{**chosen, "device_id": "2", "gpu_mem_limit": "1000000000"}, {}]
