@@ -17,6 +17,10 @@ class ProviderUnavailable(StartError):
     """The execution provider that was asked for cannot be used on this machine."""
 
 
+class RepositoryUnreachable(StartError):
+    """A remote repository cannot be listed or not wholly downloaded. While the server runs, the next attempt may do."""
+
+
 class RequestError(ConveyorError):
     """An answer to one request that is not its outputs. The text goes to the client."""
 
