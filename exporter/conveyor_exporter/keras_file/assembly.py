@@ -7,7 +7,8 @@ import torch
 
 from conveyor_exporter.arguments import Shape
 from conveyor_exporter.errors import InvalidArgument, InvalidInput, ModelFileRefused
-from conveyor_exporter.keras_file.chain import INPUT, Chain, StoredLayer
+from conveyor_exporter.keras_file.chain import Chain, StoredLayer
+from conveyor_exporter.keras_file.entries import INPUT
 from conveyor_exporter.keras_file.json_text import quoted
 from conveyor_exporter.keras_file.table import make_layer, safe_name
 from conveyor_exporter.keras_file.weights import StoredWeights

@@ -35,7 +35,7 @@ def read_loss(compile_settings: Any) -> StoredLoss | None:
 
     Takes anything: a loss that is not understood is no reason to refuse a model, whose answers do not depend on it.
     """
-    loss = compile_settings.get("loss") if isinstance(compile_settings, dict) else None
+    loss: Any = compile_settings.get("loss") if isinstance(compile_settings, dict) else None
     while isinstance(loss, list | dict) and len(loss) == 1:  # [loss], {output: loss}
         loss = next(iter(loss.values() if isinstance(loss, dict) else loss))
     config: Any = {}

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from conveyor_exporter import layers
 from conveyor_exporter.arguments import did_you_mean
 from conveyor_exporter.errors import InvalidArgument, ModelFileRefused
-from conveyor_exporter.keras_file.chain import INPUT, StoredLayer
+from conveyor_exporter.keras_file.chain import StoredLayer
+from conveyor_exporter.keras_file.entries import INPUT
 from conveyor_exporter.keras_file.json_text import is_plain, quoted
 
 Settings = frozenset[str]
@@ -46,8 +47,8 @@ def _elu(name: str, trainable: bool) -> layers.Activation:
 _WINDOW = "strides padding data_format"
 _KERNEL = f"{_WINDOW} kernel_size dilation_rate activation use_bias"
 _TRAINING_ONLY = Rule(make=None, ignored=None)
-_POOLING = {"understood": _settings(f"{_WINDOW} pool_size")}
-_GLOBAL_POOLING = {"understood": _settings("data_format keepdims")}
+_POOLING = _settings(f"{_WINDOW} pool_size")
+_GLOBAL_POOLING = _settings("data_format keepdims")
 
 RULES: Mapping[str, Rule] = {
     INPUT: Rule(
@@ -56,7 +57,7 @@ RULES: Mapping[str, Rule] = {
         ignored=_settings("batch_shape batch_input_shape shape batch_size"),
     ),
     "Activation": Rule(layers.Activation, _settings("activation")),
-    "AveragePooling2D": Rule(layers.AveragePooling2D, **_POOLING),
+    "AveragePooling2D": Rule(layers.AveragePooling2D, _POOLING),
     "BatchNormalization": Rule(
         layers.BatchNormalization,
         _settings("axis momentum epsilon center scale"),
@@ -69,11 +70,11 @@ RULES: Mapping[str, Rule] = {
     "Dropout": Rule(layers.Dropout, _settings("rate"), ignored=_settings("seed noise_shape")),
     "ELU": Rule(_elu, needed={"alpha": (1, 1.0)}),
     "Flatten": Rule(layers.Flatten, _settings("data_format")),
-    "GlobalAveragePooling2D": Rule(layers.GlobalAveragePooling2D, **_GLOBAL_POOLING),
-    "GlobalMaxPooling2D": Rule(layers.GlobalMaxPooling2D, **_GLOBAL_POOLING),
+    "GlobalAveragePooling2D": Rule(layers.GlobalAveragePooling2D, _GLOBAL_POOLING),
+    "GlobalMaxPooling2D": Rule(layers.GlobalMaxPooling2D, _GLOBAL_POOLING),
     "Identity": Rule(make=None),
     "LeakyReLU": Rule(layers.LeakyReLU, _settings("negative_slope"), renamed={"alpha": "negative_slope"}),
-    "MaxPooling2D": Rule(layers.MaxPooling2D, **_POOLING),
+    "MaxPooling2D": Rule(layers.MaxPooling2D, _POOLING),
     "ReLU": Rule(layers.ReLU, _settings("max_value negative_slope threshold")),
     "Rescaling": Rule(layers.Rescaling, _settings("scale offset")),
     "Reshape": Rule(layers.Reshape, _settings("target_shape")),

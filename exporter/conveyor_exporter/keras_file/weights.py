@@ -110,7 +110,8 @@ class LegacyWeights:
             names = [paths[0] for paths in found.values()]
         if len(names) != len(shapes) or not all(map(_is_named, names, shapes)):
             raise self._file.refusal(
-                f"{layer.title} needs the weights {', '.join(shapes) or 'none'}, the file has {quoted(', '.join(names))}"
+                f"{layer.title} needs the weights {', '.join(shapes) or 'none'}, "
+                f"the file has {quoted(', '.join(names))}"
             )
         return [
             self._file.array((*self._place(layer.outermost), *path.split("/")), shape, layer.title)
