@@ -95,6 +95,7 @@ class FakeCall:
 
     def __init__(self, deadline: float = inf) -> None:
         self.deadline = deadline
+        self.request_id = ""
         self.outcome: asyncio.Future[Message | RequestError] = asyncio.get_running_loop().create_future()
         self.cancel = lambda: None
 

@@ -81,10 +81,10 @@ def encode_outputs(
     response = pb.ModelInferResponse(model_name=spec.name, model_version=str(spec.version), id=request_id)
     for index in wanted:
         tensor, array = spec.outputs[index], outputs[index]
-        response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=array.shape)
-        response.raw_output_contents.append(
-            encode_byte_strings(array) if tensor.datatype == "BYTES" else array.tobytes()
-        )
+        # An output that was turned into class names is of strings now, whatever it was in the model.
+        strings = array.dtype == np.object_
+        response.outputs.add(name=tensor.name, datatype="BYTES" if strings else tensor.datatype, shape=array.shape)
+        response.raw_output_contents.append(encode_byte_strings(array) if strings else array.tobytes())
     return response
 
 

@@ -9,10 +9,12 @@ from conveyor_server.core.errors import RequestError
 
 
 class Call(Protocol):
-    """One unary call in progress. It is answered or failed once; attempts after that, or after a cancel, do nothing."""
+    """One request in progress. It is answered or failed once; attempts after that, or after a cancel, do nothing."""
 
     deadline: float
     """On the event loop's clock, in seconds; `math.inf` for none."""
+    request_id: str
+    """The client's name for the request, which the service sets when it has read it."""
 
     def answer(self, response: Message) -> None:
         """Sends the response."""

@@ -1,36 +1,36 @@
 """gRPC by grpcio's asyncio server. The only module of the server that imports grpc.
 
-Counts the calls in progress itself: grpcio's own graceful stop does not wait for all of them.
+Counts the requests in progress itself: grpcio's own graceful stop does not wait for all of them, and would wait for
+streams that have nothing to say.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from math import inf
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from conveyor_server.core.errors import RequestError, StartError
-from conveyor_server.wire.service import SERVICE, InferenceService, Rpc
+from conveyor_server.core.errors import Draining, RequestError, StartError
+from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, TwoWayStream, Unary
+from conveyor_server.wire.service import InferenceService
 from conveyor_server.wire.status import STATUS_OF
 
 _SILENCE_SECONDS = 0.1
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _Context = grpc.aio.ServicerContext[bytes, Message]
 _Outcome = Message | RequestError
-_Handler = Callable[[bytes, _Context], Awaitable[Message | None]]
 
 
 class GrpcCall:
     """A call of grpcio as the service sees it: a slot that resolves a future."""
 
     def __init__(self, context: _Context) -> None:
-        loop = asyncio.get_running_loop()
-        remaining = context.time_remaining()
-        self.deadline = inf if remaining is None else loop.time() + remaining
-        self.outcome: asyncio.Future[_Outcome] = loop.create_future()
+        self.deadline = _deadline(context)
+        self.request_id = ""
+        self.outcome: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
         self._on_cancel: Callable[[], None] | None = None
 
     def answer(self, response: Message) -> None:
@@ -53,6 +53,28 @@ class GrpcCall:
             self._on_cancel()
 
 
+class _Traffic:
+    """The requests that came, alone or on streams, and those of them that are not answered."""
+
+    def __init__(self) -> None:
+        self.came = 0
+        self.in_progress = 0
+
+    def begin(self) -> None:
+        self.came += 1
+        self.in_progress += 1
+
+    def end(self, requests: int = 1) -> None:
+        self.in_progress -= requests
+
+    async def silence(self) -> None:
+        """Returns when all are answered and no more come."""
+        seen = -1
+        while self.in_progress or self.came != seen:
+            seen = self.came
+            await asyncio.sleep(_SILENCE_SECONDS)
+
+
 class GrpcTransport:
     """The gRPC server of one service.
 
@@ -67,9 +89,8 @@ class GrpcTransport:
     """
 
     def __init__(self, service: InferenceService, host: str, port: int, max_message_bytes: int) -> None:
-        self._service = service
-        self._calls = 0
-        self._in_progress = 0
+        self._traffic = _Traffic()
+        self._streams: set[asyncio.Task[None]] = set()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -78,9 +99,7 @@ class GrpcTransport:
             ]
         )
         for name, rpcs in service.rpcs.items():
-            handlers = {method: _unary(self._coroutine(rpc)) for method, rpc in rpcs.items()}
-            if name == SERVICE:
-                handlers["ModelInfer"] = _unary(self._model_infer)
+            handlers = {method: self._handler(rpc) for method, rpc in rpcs.items()}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -96,51 +115,130 @@ class GrpcTransport:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        """Waits until all calls are answered and no more come, at most `grace` seconds, then closes the connections.
+        """Waits until all is answered and no more comes, at most `grace` seconds, then closes streams and connections.
 
-        The service refuses new calls by now, so clients and balancers turn away. Calls that still arrive in the moment
-        of grpcio's own stop would be CANCELLED, which nobody retries (grpc issue 41785); hence the wait for silence.
+        The service refuses new requests by now, so clients and balancers turn away. Calls that still arrive in the
+        moment of grpcio's own stop would be CANCELLED, which nobody retries (grpc issue 41785); hence the wait for
+        silence. Open streams then end with a code that clients retry elsewhere.
         """
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._silence(), grace)
+            await asyncio.wait_for(self._traffic.silence(), grace)
+        if self._streams:
+            for stream in self._streams:
+                stream.cancel()
+            await asyncio.sleep(_SILENCE_SECONDS)  # in which grpcio writes their last words
         await self._server.stop(0)
 
-    async def _silence(self) -> None:
-        seen = -1
-        while self._in_progress or self._calls != seen:
-            seen = self._calls
-            await asyncio.sleep(_SILENCE_SECONDS)
+    def _handler(self, rpc: Rpc) -> "grpc.RpcMethodHandler[bytes, Message]":
+        match rpc:
+            case Immediate():
+                return grpc.unary_unary_rpc_method_handler(self._immediate(rpc), response_serializer=_serialize)
+            case Unary():
+                return grpc.unary_unary_rpc_method_handler(self._unary(rpc), response_serializer=_serialize)
+            case ServerStream():
+                return grpc.unary_stream_rpc_method_handler(self._server_stream(rpc), response_serializer=_serialize)
+            case TwoWayStream():
+                return grpc.stream_stream_rpc_method_handler(self._two_way_stream(rpc), response_serializer=_serialize)
 
-    def _coroutine(self, rpc: Rpc) -> _Handler:
+    def _immediate(self, rpc: Immediate) -> Callable[[bytes, _Context], Awaitable[Message | None]]:
         async def handle(data: bytes, context: _Context) -> Message | None:
-            return await self._settle(context, self._service.call(rpc, data))
+            call = GrpcCall(context)
+            rpc.handler(data, call)
+            try:
+                return await self._settle(context, call.outcome)
+            except asyncio.CancelledError:
+                call.cancelled()
+                raise
 
         return handle
 
-    async def _model_infer(self, data: bytes, context: _Context) -> Message | None:
-        call = GrpcCall(context)
-        self._service.model_infer(data, call)
-        try:
-            return await self._settle(context, call.outcome)
-        except asyncio.CancelledError:
-            call.cancelled()
-            raise
+    def _unary(self, rpc: Unary) -> Callable[[bytes, _Context], Awaitable[Message | None]]:
+        async def handle(data: bytes, context: _Context) -> Message | None:
+            return await self._settle(context, rpc.call(data))
+
+        return handle
 
     async def _settle(self, context: _Context, outcome: Awaitable[_Outcome]) -> Message | None:
         """Waits for the outcome of a call, which counts as in progress until then, and turns it into grpcio's."""
-        self._calls += 1
-        self._in_progress += 1
+        self._traffic.begin()
         try:
             result = await outcome
         finally:
-            self._in_progress -= 1
+            self._traffic.end()
         if isinstance(result, RequestError):
-            # Not context.abort(): grpcio's graceful stop does not wait for calls that ended by it (grpc issue 37239).
-            context.set_code(_CODES[STATUS_OF[type(result)]])
-            context.set_details(str(result))
+            _set_status(context, result)
             return None
         return result
 
+    def _server_stream(self, rpc: ServerStream) -> Callable[[bytes, _Context], Awaitable[None]]:
+        async def handle(data: bytes, context: _Context) -> None:
+            await self._stream(context, _write(rpc.open(data), context))
 
-def _unary(handler: _Handler) -> "grpc.RpcMethodHandler[bytes, Message]":
-    return grpc.unary_unary_rpc_method_handler(handler, response_serializer=lambda message: message.SerializeToString())
+        return handle
+
+    def _two_way_stream(self, rpc: TwoWayStream) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[None]]:
+        async def handle(requests: AsyncIterator[bytes], context: _Context) -> None:
+            unanswered = 0
+
+            async def counted() -> AsyncGenerator[bytes, None]:
+                nonlocal unanswered
+                async for request in requests:
+                    unanswered += 1
+                    self._traffic.begin()
+                    yield request
+
+            def answered() -> None:
+                nonlocal unanswered
+                unanswered -= 1
+                self._traffic.end()
+
+            try:
+                await self._stream(context, _write(rpc.open(counted(), _deadline(context)), context, answered))
+            finally:
+                self._traffic.end(unanswered)
+
+        return handle
+
+    async def _stream(self, context: _Context, writing: Coroutine[None, None, None]) -> None:
+        """Carries one stream to its end: that of its handler, of the client, or of the server."""
+        stream = asyncio.create_task(writing)
+        self._streams.add(stream)
+        try:
+            await stream
+        except RequestError as error:
+            _set_status(context, error)
+        except asyncio.CancelledError:
+            if _cancelled_from_outside():
+                raise
+            _set_status(context, Draining("The server is shutting down."))
+        finally:
+            self._streams.discard(stream)
+
+
+async def _write(messages: Messages, context: _Context, written: Callable[[], None] = lambda: None) -> None:
+    async with contextlib.aclosing(messages):
+        async for message in messages:
+            await context.write(message)
+            written()
+
+
+def _cancelled_from_outside() -> bool:
+    """Whether it is this task that was cancelled, by grpcio because the client has gone, and not one it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _set_status(context: _Context, error: RequestError) -> None:
+    # Not context.abort(): grpcio's graceful stop does not wait for calls that ended by it (grpc issue 37239).
+    context.set_code(_CODES[STATUS_OF[type(error)]])
+    context.set_details(str(error))
+
+
+def _deadline(context: _Context) -> float:
+    """On the event loop's clock, in seconds."""
+    remaining = context.time_remaining()
+    return inf if remaining is None else asyncio.get_running_loop().time() + remaining
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()

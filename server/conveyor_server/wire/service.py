@@ -1,44 +1,52 @@
 """The RPCs of the server: protobuf messages in, engine, protobuf messages out. Knows no transport.
 
 `ModelInfer` is a plain function: it decodes, queues an entry whose reply slot is the call itself, and returns. The
-other RPCs are rare, and coroutines.
+other RPCs are rare, and coroutines; those with more to them have modules of their own.
 """
 
 import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
 
-from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 
 from conveyor_server import __version__
-from conveyor_server.core.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    InvalidRequest,
-    ModelNotFound,
-    RequestError,
-    ServerFailed,
-)
-from conveyor_server.core.model import ModelSpec, TensorSpec
+from conveyor_server.core.errors import Cancelled, DeadlineExceeded, RequestError, ServerFailed
+from conveyor_server.core.model import TensorSpec
 from conveyor_server.core.tensors import Array, decode_inputs, decode_outputs, encode_outputs
-from conveyor_server.engine.repository import ModelStatus, Repository
+from conveyor_server.engine.repository import Repository
+from conveyor_server.engine.served_model import ServedModel
 from conveyor_server.generated import inference_pb2 as pb
 from conveyor_server.wire.call import Call
-from conveyor_server.wire.model_config import describe
+from conveyor_server.wire.health import Health
+from conveyor_server.wire.model_control import ModelControl
+from conveyor_server.wire.parameters import Scheduling, read_classification, read_scheduling, with_classes
+from conveyor_server.wire.reflection import REFLECTION_SERVICES, Reflection
+from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, TwoWayStream, Unary, parse
+from conveyor_server.wire.statistics import statistics_of
 from conveyor_server.wire.status import STATUS_OF, Status
+from conveyor_server.wire.streaming import stream_inferences
 
 log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 PLATFORM = "onnxruntime_onnx"
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+)
+"""Extensions of the protocol that are served, by the names that clients look for."""
 
-_M = TypeVar("_M", bound=Message)
+_DEFAULT_SCHEDULING = Scheduling()
 
 
 class RequestObserver(Protocol):
@@ -48,41 +56,44 @@ class RequestObserver(Protocol):
         """An inference request for `model` ended; the name is empty when there is no such model."""
 
 
-@dataclass(frozen=True)
-class Rpc:
-    """A unary RPC: its messages and its handler."""
-
-    request: type[Message]
-    handler: Callable[[Any], Awaitable[Message]]
-
-
 class _Inference:
-    """The reply slot of one ModelInfer call."""
+    """The reply slot of one inference."""
 
-    __slots__ = ("_call", "_observer", "_spec", "_started", "_wanted", "request_id")
+    __slots__ = ("_call", "_classes", "_observer", "_served", "_started", "_wanted")
 
-    def __init__(self, call: Call, observer: RequestObserver, request_id: str) -> None:
+    def __init__(self, call: Call, observer: RequestObserver) -> None:
         self._call = call
         self._observer = observer
         self._started = time.perf_counter()
-        self._spec: ModelSpec | None = None
+        self._served: ServedModel | None = None
         self._wanted: Sequence[int] = ()
-        self.request_id = request_id
+        self._classes: Mapping[int, int] = {}
 
-    def expect(self, spec: ModelSpec, wanted: Sequence[int]) -> None:
-        """Says which model will answer, and which of its outputs the client wants."""
-        self._spec = spec
-        self._wanted = wanted
+    def expect(self, served: ServedModel) -> None:
+        """Says which model will answer."""
+        self._served = served
+
+    def want(self, outputs: Sequence[int], classes: Mapping[int, int]) -> None:
+        """Says which of its outputs the client wants, and of which of them only so many classes."""
+        self._wanted = outputs
+        self._classes = classes
 
     def answer(self, outputs: Sequence[Array]) -> None:
-        assert self._spec is not None, "An answer came before the question. This is a bug."
-        self._call.answer(encode_outputs(outputs, self._wanted, self._spec, self.request_id))
+        assert self._served is not None, "An answer came before the question. This is a bug."
+        spec = self._served.spec
+        if self._classes:
+            try:
+                outputs = with_classes(outputs, self._classes, spec, self._served.labels)
+            except RequestError as error:
+                self.fail(error)
+                return
+        self._call.answer(encode_outputs(outputs, self._wanted, spec, self._call.request_id))
         self._finished(Status.OK)
 
     def fail(self, error: RequestError) -> None:
         if isinstance(error, ServerFailed):
             # Failures of ours are found in the log by this id; clients may not have sent one.
-            reference = self.request_id or uuid.uuid4().hex
+            reference = self._call.request_id or uuid.uuid4().hex
             log.error("Request %s failed: %s", reference, error)
             error = ServerFailed(f"[request id: {reference}] {error}")
         self._call.fail(error)
@@ -94,48 +105,93 @@ class _Inference:
         self._finished(STATUS_OF[DeadlineExceeded if expired else Cancelled])
 
     def _finished(self, status: Status) -> None:
-        model = self._spec.name if self._spec else ""
-        self._observer.finished(model, status, time.perf_counter() - self._started)
+        seconds, name = time.perf_counter() - self._started, ""
+        if self._served is not None:
+            statistics, name = self._served.statistics, self._served.spec.name
+            count = statistics.answered if status is Status.OK else statistics.failed
+            count(seconds, time.time_ns() // 1_000_000)
+        self._observer.finished(name, status, seconds)
 
 
 class InferenceService:
-    """The handlers of all RPCs over one repository."""
+    """The handlers of all RPCs over one repository.
 
-    def __init__(self, repository: Repository, observer: RequestObserver) -> None:
+    Args:
+        repository: the models.
+        observer: who is told of each inference request.
+        name: what the server calls itself.
+        allow_admin: whether clients may load and unload models.
+        explicit: whether models are loaded by request, and not with what is in the repository.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        observer: RequestObserver,
+        *,
+        name: str = "conveyor",
+        allow_admin: bool = False,
+        explicit: bool = False,
+    ) -> None:
         self._repository = repository
         self._observer = observer
-        self.leaving = False
-        """Set when the server is about to stop: it says that it is not ready, and still serves."""
+        self._name = name
+        self._health = health = Health(repository, SERVICE)
+        control = ModelControl(repository, allowed=allow_admin, explicit=explicit)
+        reflection = Reflection([SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES])
         self.rpcs: dict[str, dict[str, Rpc]] = {
             SERVICE: {
-                "ServerLive": Rpc(pb.ServerLiveRequest, self.server_live),
-                "ServerReady": Rpc(pb.ServerReadyRequest, self.server_ready),
-                "ModelReady": Rpc(pb.ModelReadyRequest, self.model_ready),
-                "ServerMetadata": Rpc(pb.ServerMetadataRequest, self.server_metadata),
-                "ModelMetadata": Rpc(pb.ModelMetadataRequest, self.model_metadata),
-                "ModelConfig": Rpc(pb.ModelConfigRequest, self.model_config),
-                "RepositoryIndex": Rpc(pb.RepositoryIndexRequest, self.repository_index),
+                "ModelInfer": Immediate(self.model_infer),
+                "ModelStreamInfer": TwoWayStream("ModelStreamInfer", self.model_stream_infer),
+                "ServerLive": Unary(pb.ServerLiveRequest, self.server_live),
+                "ServerReady": Unary(pb.ServerReadyRequest, self.server_ready),
+                "ModelReady": Unary(pb.ModelReadyRequest, self.model_ready),
+                "ServerMetadata": Unary(pb.ServerMetadataRequest, self.server_metadata),
+                "ModelMetadata": Unary(pb.ModelMetadataRequest, self.model_metadata),
+                "ModelConfig": Unary(pb.ModelConfigRequest, self.model_config),
+                "ModelStatistics": Unary(pb.ModelStatisticsRequest, self.model_statistics),
+                "RepositoryIndex": Unary(pb.RepositoryIndexRequest, control.index),
+                "RepositoryModelLoad": Unary(pb.RepositoryModelLoadRequest, control.load),
+                "RepositoryModelUnload": Unary(pb.RepositoryModelUnloadRequest, control.unload),
             },
-            HEALTH_SERVICE: {"Check": Rpc(health_pb2.HealthCheckRequest, self.health_check)},
+            HEALTH_SERVICE: {
+                "Check": Unary(health_pb2.HealthCheckRequest, health.check),
+                "Watch": ServerStream(health_pb2.HealthCheckRequest, health.watch),
+            },
+            **{
+                name: {"ServerReflectionInfo": TwoWayStream("ServerReflectionInfo", reflection.info)}
+                for name in REFLECTION_SERVICES
+            },
         }
+
+    @property
+    def leaving(self) -> bool:
+        """Set when the server is about to stop: it says that it is not ready, and still serves."""
+        return self._health.leaving
+
+    @leaving.setter
+    def leaving(self, value: bool) -> None:
+        self._health.leaving = value
 
     @property
     def ready(self) -> bool:
         """Whether a balancer should send requests here: everything was tried, something answers, no stop is near."""
-        repository = self._repository
-        return repository.loaded and not self.leaving and any(state.served for state in repository.states)
+        return self._health.ready
 
     def model_infer(self, data: bytes, call: Call) -> None:
         """Decodes and queues one inference; `call` is answered or failed when its rows have run."""
-        reply = _Inference(call, self._observer, "")
+        reply = _Inference(call, self._observer)
         try:
             request = parse(pb.ModelInferRequest, data)
-            reply.request_id = request.id
+            call.request_id = request.id
             served = self._repository.get(request.model_name, request.model_version)
             spec = served.spec
-            reply.expect(spec, decode_outputs(request, spec))
+            reply.expect(served)
+            scheduling = read_scheduling(request) if request.parameters else _DEFAULT_SCHEDULING
+            outputs = decode_outputs(request, spec)
+            reply.want(outputs, read_classification(request, spec) if request.outputs else {})
             inputs, rows = decode_inputs(request, spec)
-            entry = served.batcher.submit(inputs, rows, call.deadline, reply)
+            entry = served.batcher.submit(inputs, rows, call.deadline, reply, *scheduling)
         except RequestError as error:
             reply.fail(error)
         except Exception:
@@ -149,15 +205,9 @@ class InferenceService:
 
             call.when_cancelled(give_up)
 
-    async def call(self, rpc: Rpc, data: bytes) -> Message | RequestError:
-        """The outcome of any RPC but `ModelInfer`."""
-        try:
-            return await rpc.handler(parse(rpc.request, data))
-        except RequestError as error:
-            return error
-        except Exception:
-            log.exception("%s failed. This is a bug.", rpc.request.DESCRIPTOR.full_name)
-            return ServerFailed("The request could not be processed. The server's log has the details.")
+    def model_stream_infer(self, requests: AsyncIterator[bytes], deadline: float) -> Messages:
+        """Many inferences on one stream."""
+        return stream_inferences(requests, deadline, self.model_infer)
 
     async def server_live(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         """The process answers, so it lives."""
@@ -169,21 +219,21 @@ class InferenceService:
 
     async def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         """Whether the model answers; an unknown one does not, which is no error."""
-        return pb.ModelReadyResponse(ready=self._model_ready(request.name, request.version))
+        return pb.ModelReadyResponse(ready=self._health.model_ready(request.name, request.version))
 
     async def server_metadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
         """Name, version, extensions, and the execution providers in use."""
         providers = sorted({state.served.model.provider for state in self._repository.states if state.served})
-        extensions = ["model_configuration", "binary_tensor_data"]
-        extensions += [f"execution_provider({provider})" for provider in providers]
-        return pb.ServerMetadataResponse(name="conveyor", version=__version__, extensions=extensions)
+        extensions = [*EXTENSIONS, *(f"execution_provider({provider})" for provider in providers)]
+        return pb.ServerMetadataResponse(name=self._name, version=__version__, extensions=extensions)
 
     async def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         """The signature of a model; shapes include the batch axis."""
         spec = self._repository.get(request.name, request.version).spec
+        states = [state for state in self._repository.states if state.name == spec.name]
         return pb.ModelMetadataResponse(
             name=spec.name,
-            versions=[str(spec.version)],
+            versions=[str(state.version) for state in states if state.served],
             platform=PLATFORM,
             inputs=map(_tensor_metadata, spec.inputs),
             outputs=map(_tensor_metadata, spec.outputs),
@@ -191,49 +241,11 @@ class InferenceService:
 
     async def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """How a model is served. Its parameters are what the ONNX file says of itself: labels, input range."""
-        return pb.ModelConfigResponse(config=describe(self._repository.get(request.name, request.version)))
+        return pb.ModelConfigResponse(config=self._repository.get(request.name, request.version).config)
 
-    async def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        """Every model of the repository with its state; the reason tells why one does not answer."""
-        if request.repository_name:
-            raise InvalidRequest(
-                f"There is one repository, without a name; '{request.repository_name[:100]}' is not it."
-            )
-        response = pb.RepositoryIndexResponse()
-        for state in self._repository.states:
-            if state.status is ModelStatus.READY or not request.ready:
-                reason = "" if state.status is ModelStatus.READY else state.reason
-                response.models.add(name=state.name, version=str(state.version), state=state.status, reason=reason)
-        return response
-
-    async def health_check(self, request: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
-        """The health protocol of gRPC: the empty name and ours mean the server, any other name means that model."""
-        if request.service in ("", SERVICE):
-            serving = self.ready
-        elif any(state.name == request.service for state in self._repository.states):
-            serving = not self.leaving and self._model_ready(request.service, "")
-        else:
-            raise ModelNotFound(f"unknown service: '{request.service[:100]}' is neither '{SERVICE}' nor a model")
-        response = health_pb2.HealthCheckResponse
-        return response(status=response.SERVING if serving else response.NOT_SERVING)
-
-    def _model_ready(self, name: str, version: str) -> bool:
-        try:
-            return self._repository.find(name, version).served is not None
-        except ModelNotFound:
-            return False
-
-
-def parse(kind: type[_M], data: bytes) -> _M:
-    """A message from its bytes.
-
-    Raises:
-        InvalidRequest: they are not such a message.
-    """
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise InvalidRequest(f"The request is not a valid {kind.DESCRIPTOR.full_name} message.") from error
+    async def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        """What the models have done so far."""
+        return statistics_of(self._repository, request)
 
 
 def _tensor_metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from conveyor_server.core.errors import (
     ServerFailed,
 )
 from conveyor_server.engine.batcher import Batcher
-from conveyor_server.engine.onnx_model import RuntimeOptions
 from conveyor_server.engine.repository import Repository
+from conveyor_server.engine.runtime_options import RuntimeOptions
+from conveyor_server.engine.served_model import ModelLoader
+from conveyor_server.engine.serving import ServingDefaults
 from conveyor_server.generated import inference_pb2 as pb
 from conveyor_server.generated import model_config_pb2
 from conveyor_server.wire.service import HEALTH_SERVICE, SERVICE, InferenceService
@@ -35,11 +38,9 @@ class Bench:
         save(identity(TensorProto.STRING, [2]), root, "words")
         save(classifier(), root, "broken").write_bytes(b"no")
         self.runs = Runs()
-        self.repository = Repository(root, RuntimeOptions(max_batch_size=50), self.make_batcher)
+        defaults = ServingDefaults(RuntimeOptions(max_batch_size=50), QueuePolicy(100, 10**6))
+        self.repository = Repository(root, ModelLoader(defaults, lambda model: self.runs))
         self.service = InferenceService(self.repository, self.runs)
-
-    def make_batcher(self, model):
-        return Batcher(model, QueuePolicy(100, 10**6), self.runs)
 
     async def infer(self, request, **call):
         self.call = FakeCall(**call)
@@ -47,7 +48,7 @@ class Bench:
         return await asyncio.wait_for(self.call.outcome, 30)
 
     async def ask(self, method, request, service=SERVICE):
-        return await self.service.call(self.service.rpcs[service][method], request.SerializeToString())
+        return await self.service.rpcs[service][method].call(request.SerializeToString())
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ async def test_a_cancelled_inference_leaves_the_queue_and_is_counted(bench, monk
     puppet = PuppetModel(run_size=1)
     state = bench.repository.find("digits")
     batcher = Batcher(puppet, QueuePolicy(100, 10**6), bench.runs)
-    state.served = type(state.served)(state.served.model, batcher)
+    state.served = dataclasses.replace(state.served, batcher=batcher)
     running, waiting = FakeCall(), FakeCall()
     bench.service.model_infer(infer_request(IMAGES[:1]).SerializeToString(), running)
     await puppet.began()
@@ -158,7 +159,7 @@ async def test_configuration_of_a_model_without_a_batch_axis(bench):
     config = (await bench.ask("ModelConfig", pb.ModelConfigRequest(name="words"))).config
     assert (config.max_batch_size, list(config.input[0].dims)) == (0, [2])
     assert config.input[0].data_type == model_config_pb2.TYPE_STRING
-    assert not config.HasField("dynamic_batching")
+    assert not config.dynamic_batching.preferred_batch_size
 
 
 async def test_readiness_of_server_and_models(bench):

@@ -1,0 +1,107 @@
+"""The kinds of RPC that a transport carries, and what becomes of a handler's errors. Knows no transport, no handler."""
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from conveyor_server.core.errors import InvalidRequest, RequestError, ServerFailed
+from conveyor_server.wire.call import Call
+
+log = logging.getLogger(__name__)
+
+_M = TypeVar("_M", bound=Message)
+
+Messages = AsyncGenerator[Message, None]
+
+
+@dataclass(frozen=True)
+class Immediate:
+    """One request, one response, and no task: the handler returns at once, and the call is answered later."""
+
+    handler: Callable[[bytes, Call], None]
+
+
+@dataclass(frozen=True)
+class Unary:
+    """One request, one response."""
+
+    request: type[Message]
+    handler: Callable[[Any], Awaitable[Message]]
+
+    async def call(self, data: bytes) -> Message | RequestError:
+        """The outcome of a call."""
+        try:
+            return await self.handler(parse(self.request, data))
+        except RequestError as error:
+            return error
+        except Exception:
+            return _bug(self.request.DESCRIPTOR.full_name)
+
+
+@dataclass(frozen=True)
+class ServerStream:
+    """One request, responses until either side has enough."""
+
+    request: type[Message]
+    handler: Callable[[Any], Messages]
+
+    async def open(self, data: bytes) -> Messages:
+        """The responses.
+
+        Raises:
+            RequestError: the stream ends with this error.
+        """
+        name = self.request.DESCRIPTOR.full_name
+        async with aclosing(_guarded(name, self.handler(parse(self.request, data)))) as messages:
+            async for message in messages:
+                yield message
+
+
+@dataclass(frozen=True)
+class TwoWayStream:
+    """Requests and responses side by side. Each request gets exactly one response, in any order.
+
+    The handler gets the requests as they come, and the deadline of the stream on the event loop's clock.
+    """
+
+    name: str
+    handler: Callable[[AsyncIterator[bytes], float], Messages]
+
+    def open(self, requests: AsyncIterator[bytes], deadline: float) -> Messages:
+        """The responses. Raises as `ServerStream.open` does."""
+        return _guarded(self.name, self.handler(requests, deadline))
+
+
+Rpc = Immediate | Unary | ServerStream | TwoWayStream
+
+
+def parse(kind: type[_M], data: bytes) -> _M:
+    """A message from its bytes.
+
+    Raises:
+        InvalidRequest: they are not such a message.
+    """
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise InvalidRequest(f"The request is not a valid {kind.DESCRIPTOR.full_name} message.") from error
+
+
+async def _guarded(name: str, messages: Messages) -> Messages:
+    async with aclosing(messages):
+        try:
+            async for message in messages:
+                yield message
+        except RequestError:
+            raise
+        except Exception:
+            raise _bug(name) from None
+
+
+def _bug(name: str) -> ServerFailed:
+    log.exception("%s failed. This is a bug.", name)
+    return ServerFailed("The request could not be processed. The server's log has the details.")

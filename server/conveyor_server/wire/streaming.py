@@ -1,0 +1,103 @@
+"""Many inferences on one stream: in flight together, answered as they finish. Knows no transport and no model."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import cast
+
+from google.protobuf.message import Message
+
+from conveyor_server.core.errors import RequestError
+from conveyor_server.generated import inference_pb2 as pb
+from conveyor_server.wire.call import Call
+
+MAX_UNANSWERED = 256
+"""Requests of one stream that may wait for their answers; the next is read when one of them has been answered."""
+
+_Answers = AsyncGenerator[pb.ModelStreamInferResponse, None]
+
+
+async def stream_inferences(
+    requests: AsyncIterator[bytes], deadline: float, infer: Callable[[bytes, Call], None]
+) -> _Answers:
+    """The answers to the requests of one stream, each when it is ready. Closing it gives up what is unanswered.
+
+    Args:
+        requests: serialised ModelInferRequests, until the client has no more.
+        deadline: of the stream, and so of each request in it; on the event loop's clock.
+        infer: takes one request and the call that is to be answered.
+    """
+    stream = _Stream(deadline, infer)
+    reading = asyncio.create_task(stream.read(requests))
+    try:
+        async for answer in stream.answers():
+            yield answer
+        await reading  # it has ended, and raises here if it failed
+    finally:
+        reading.cancel()
+        stream.give_up()
+
+
+class _Stream:
+    def __init__(self, deadline: float, infer: Callable[[bytes, Call], None]) -> None:
+        self._deadline = deadline
+        self._infer = infer
+        self._room = asyncio.Semaphore(MAX_UNANSWERED)
+        self._finished: asyncio.Queue[pb.ModelStreamInferResponse | None] = asyncio.Queue()
+        self._waiting: set[_StreamedCall] = set()
+        self._ended = False
+
+    async def read(self, requests: AsyncIterator[bytes]) -> None:
+        try:
+            await self._room.acquire()
+            async for data in requests:
+                call = _StreamedCall(self, self._deadline)
+                self._waiting.add(call)
+                self._infer(data, call)
+                await self._room.acquire()
+        finally:
+            self._ended = True
+            self._finished.put_nowait(None)  # the answers may be waiting for one more
+
+    async def answers(self) -> _Answers:
+        while self._waiting or not self._ended or not self._finished.empty():
+            answer = await self._finished.get()
+            if answer is not None:
+                yield answer
+                self._room.release()  # only now: a client that does not read its answers must not ask for more
+
+    def finish(self, call: "_StreamedCall", answer: pb.ModelStreamInferResponse) -> None:
+        if call in self._waiting:
+            self._waiting.remove(call)
+            self._finished.put_nowait(answer)
+
+    def give_up(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for call in waiting:
+            call.cancelled()
+
+
+class _StreamedCall:
+    """One request of a stream as the service sees it."""
+
+    def __init__(self, stream: _Stream, deadline: float) -> None:
+        self._stream = stream
+        self._on_cancel: Callable[[], None] | None = None
+        self.deadline = deadline
+        self.request_id = ""
+
+    def answer(self, response: Message) -> None:
+        inference = cast(pb.ModelInferResponse, response)
+        # Clients of models with many answers to one request look for the last one.
+        inference.parameters["triton_final_response"].bool_param = True
+        self._stream.finish(self, pb.ModelStreamInferResponse(infer_response=inference))
+
+    def fail(self, error: RequestError) -> None:
+        named = pb.ModelInferResponse(id=self.request_id)
+        self._stream.finish(self, pb.ModelStreamInferResponse(error_message=str(error), infer_response=named))
+
+    def when_cancelled(self, action: Callable[[], None]) -> None:
+        self._on_cancel = action
+
+    def cancelled(self) -> None:
+        if self._on_cancel is not None:
+            self._on_cancel()
