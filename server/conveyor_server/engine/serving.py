@@ -12,7 +12,7 @@ from conveyor_server.engine.providers import ExecutionProvider
 from conveyor_server.engine.runtime_options import GraphOptimization, RuntimeOptions
 from conveyor_server.generated import model_config_pb2 as pb
 
-_MICROSECONDS = 1e-6
+_MICROSECONDS = 1e6  # a second
 _GROUP_PROVIDERS = {
     pb.ModelInstanceGroup.KIND_AUTO: None,
     pb.ModelInstanceGroup.KIND_MODEL: None,
@@ -50,7 +50,7 @@ def queue_policy(config: pb.ModelConfig, defaults: QueuePolicy) -> QueuePolicy:
             )
     return replace(
         defaults,
-        max_delay=batching.max_queue_delay_microseconds * _MICROSECONDS or defaults.max_delay,
+        max_delay=batching.max_queue_delay_microseconds / _MICROSECONDS or defaults.max_delay,
         preferred_rows=tuple(sorted(batching.preferred_batch_size)),
         levels=levels,
         default_level=batching.default_priority_level or 1,
@@ -62,7 +62,7 @@ def queue_policy(config: pb.ModelConfig, defaults: QueuePolicy) -> QueuePolicy:
 def _level(policy: pb.ModelQueuePolicy) -> LevelPolicy:
     return LevelPolicy(
         max_requests=policy.max_queue_size,
-        timeout=policy.default_timeout_microseconds * _MICROSECONDS,
+        timeout=policy.default_timeout_microseconds / _MICROSECONDS,
         allow_override=policy.allow_timeout_override,
         delay_on_timeout=policy.timeout_action == pb.ModelQueuePolicy.DELAY,
     )
