@@ -35,7 +35,13 @@ class App:
         self._repository = Repository(settings.repository, ModelLoader(_defaults(settings), self._metrics.for_model))
         if settings.model_control is ModelControl.NONE:
             self._repository.require_models()
-        self._service = InferenceService(self._repository, self._metrics)
+        self._service = InferenceService(
+            self._repository,
+            self._metrics,
+            name=settings.server_name,
+            allow_admin=settings.allow_admin,
+            explicit=settings.model_control is ModelControl.EXPLICIT,
+        )
         self._grpc = GrpcTransport(self._service, settings.host, settings.grpc_port, settings.max_message_bytes)
         self._http = HttpServer(
             settings.host,

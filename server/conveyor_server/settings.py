@@ -72,6 +72,9 @@ class Settings:
     poll_seconds: Annotated[
         float, Parameter(validator=_positive, help="Under `poll`: how often the folder is looked at.")
     ] = 15.0
+    server_name: Annotated[
+        str, Parameter(help="The name in ServerMetadata. Some clients of Triton look for `triton`.")
+    ] = "conveyor"
     host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 for all of IPv4, :: for all.")] = "127.0.0.1"
     grpc_port: Annotated[int, Parameter(validator=_port, help="Port of the gRPC service; 0 takes a free one.")] = 8001
     http_port: Annotated[
