@@ -24,8 +24,6 @@ class SpatialLayer(Layer):
     graph, which turns the axes once for a whole chain of layers, calls `compute_channels_first` itself.
     """
 
-    channels_first: bool = False
-
     def __init__(self, data_format: str | None, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         check_data_format(data_format, self.kind)
@@ -49,12 +47,6 @@ class SpatialLayer(Layer):
     def compute(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return float32 [batch, height, width, channels] for an input in the same layout."""
         return self.compute_channels_first(to_channels_first(inputs)).permute(0, 2, 3, 1)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the outputs in the layout of the inputs, channels last unless `channels_first` is set."""
-        if self.channels_first:
-            return self.compute_channels_first(inputs)
-        return super().forward(inputs)
 
 
 class WindowLayer(SpatialLayer):
