@@ -137,6 +137,8 @@ class Repository:
             ModelNotReady: it is there but does not answer; the text has the reason.
             InvalidRequest: the version is not a number.
         """
+        if name not in self._models and not self.loaded:
+            raise ModelNotReady(f"Request for model '{name}': the models are still loading")
         state = self.find(name, version)
         if state.served is None:
             raise ModelNotReady(

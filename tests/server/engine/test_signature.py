@@ -9,6 +9,7 @@ from conveyor_server.engine.model_config import parse_config
 from conveyor_server.engine.model_file import read_model_file
 from conveyor_server.engine.onnx_model import OnnxModel
 from conveyor_server.engine.runtime_options import RuntimeOptions
+from conveyor_server.engine.serving import runtime_options
 from conveyor_server.engine.signature import output_labels, served_signature
 from conveyor_server.engine.warm_up import warm_up
 from support.onnx_models import add_sub, classifier, identity, save
@@ -82,7 +83,8 @@ def test_a_model_without_a_batch_axis_cannot_get_one():
 
 def load(root, onnx_model, text=""):
     config = parse_config(text, "config")
-    return OnnxModel(read_model_file(save(onnx_model, root, "m")), "m", 1, RuntimeOptions(), config), config
+    options = runtime_options(config, RuntimeOptions())
+    return OnnxModel(read_model_file(save(onnx_model, root, "m")), "m", 1, options, config), config
 
 
 def test_every_input_must_be_configured(tmp_path):
