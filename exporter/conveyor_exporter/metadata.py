@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from conveyor_exporter.errors import InvalidArgument
+from conveyor_exporter.file_format import InputDtype, Precision
 
 FORMAT_VERSION = "1"
 
@@ -63,6 +64,9 @@ class Metadata:
         input_range: smallest and largest value that the model was trained on.
         training_metrics: numbers known from training, such as `test_accuracy`.
         source: the file that the model was read from, when there is one.
+        input_shape: shape of one sample, without the batch axis; None leaves out how to make it from a picture.
+        input_dtype: what a client sends; uint8 0 to 255 stands for the input range.
+        precision: what the file calculates with.
     """
 
     task: Task
@@ -71,6 +75,9 @@ class Metadata:
     input_range: tuple[float, float] = (0.0, 1.0)
     training_metrics: Mapping[str, float] = field(default_factory=dict)
     source: Source | None = None
+    input_shape: tuple[int, ...] | None = None
+    input_dtype: InputDtype = InputDtype.FLOAT32
+    precision: Precision = Precision.FLOAT32
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels) or not all(isinstance(label, str) for label in self.labels):
@@ -103,19 +110,42 @@ class Metadata:
             raise InvalidArgument(f"`labels` must be {needed} names ({reason}), got {labels!r}.")
         return cls(task, tuple(labels), threshold, input_range, dict(training_metrics or {}), source)
 
+    @property
+    def sent_range(self) -> tuple[float, float]:
+        """Smallest and largest value that a client sends."""
+        low, high = self.input_range
+        return (0.0, 255.0) if self.input_dtype is InputDtype.UINT8 else (float(low), float(high))
+
+    def _preprocessing(self, height: int, width: int, channels: int) -> dict[str, object]:
+        """Return what a client does with a picture: size, colours, and `pixel * scale + offset`, pixel 0 to 255."""
+        low, high = self.sent_range
+        return {
+            "color": {1: "grayscale", 3: "RGB", 4: "RGBA"}.get(channels),
+            "dtype": str(self.input_dtype),
+            "height": height,
+            "layout": "NHWC",
+            "offset": low,
+            "scale": (high - low) / 255,
+            "width": width,
+        }
+
     def to_properties(self) -> dict[str, str]:
         """Return the key-value pairs that go into the file, sorted by key."""
         properties = {
             "conveyor.exporter_version": importlib.metadata.version("conveyor-exporter"),
             "conveyor.format_version": FORMAT_VERSION,
+            "conveyor.input.dtype": str(self.input_dtype),
             "conveyor.input.layout": "NHWC",
-            "conveyor.input.range": json.dumps([float(value) for value in self.input_range]),
+            "conveyor.input.range": json.dumps(self.sent_range),
+            "conveyor.precision": str(self.precision),
             "conveyor.labels": json.dumps(list(self.labels), ensure_ascii=False),
             "conveyor.task": str(self.task),
             "conveyor.training.metrics": json.dumps(dict(self.training_metrics), sort_keys=True),
         }
         if self.task is Task.BINARY:
             properties["conveyor.threshold"] = str(float(self.threshold))
+        if self.input_shape is not None and len(self.input_shape) == 3:
+            properties["conveyor.preprocessing"] = json.dumps(self._preprocessing(*self.input_shape), sort_keys=True)
         if self.source is not None:
             properties["conveyor.source.format"] = self.source.format
             properties["conveyor.source.sha256"] = self.source.sha256

@@ -1,5 +1,6 @@
 """Owns the way from a torch module to a finished ONNX model: trace, clean, check. Knows nothing of publishing."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -10,36 +11,42 @@ import torch
 from torch import nn
 
 from conveyor_exporter.arguments import Shape
-from conveyor_exporter.errors import ExportFailed, NotBuilt
+from conveyor_exporter.errors import ExportFailed, InvalidArgument, NotBuilt
 from conveyor_exporter.evaluation import evaluation_mode
+from conveyor_exporter.file_format import FLOAT32_FILE, FileFormat, InputDtype, Precision
+from conveyor_exporter.float16 import to_float16
+from conveyor_exporter.graph_ends import give_logits, take_bytes
 from conveyor_exporter.inference_twin import InferenceTwin
+from conveyor_exporter.labelled_data import LabelledData
 from conveyor_exporter.metadata import Metadata
 from conveyor_exporter.network import Network
 from conveyor_exporter.onnx_cleanup import clean
+from conveyor_exporter.quantize import to_int8
 
-OPSET = 18
-IR_VERSION = 8  # with opset 18, what onnxruntime 1.14 and everything since can load
 INPUT_NAME = "image"
 BATCH_AXIS = "batch"
 SAMPLE_BATCH = 2  # torch turns a batch axis of size 1 into a constant
 
 
-def export_onnx(model: nn.Module, input_shape: Shape, metadata: Metadata) -> onnx.ModelProto:
-    """Return a model as one clean ONNX file: named, dynamic in its batch axis, the same bytes for the same weights.
+def export_onnx(
+    model: nn.Module, input_shape: Shape, metadata: Metadata, form: FileFormat = FLOAT32_FILE
+) -> onnx.ModelProto:
+    """Return a model as one clean float32 ONNX file: named, dynamic in its batch axis, same bytes for same weights.
 
     Args:
         model: our network, or any module from float32 [batch, *input_shape] to float32 [batch, units].
         input_shape: the shape of one sample, without the batch axis.
         metadata: what the file says about itself.
+        form: opset and IR version; its other choices are for `finish`.
 
     Raises:
         ExportFailed: torch cannot express the model in ONNX, or the outcome is not what we promise.
     """
     if isinstance(model, Network) and not model.built:
         raise NotBuilt(f"{model.name} does not know its shapes yet: give its first layer `input_shape`.")
-    program = _trace(model, input_shape, metadata.task.output_name)
+    program = _trace(model, input_shape, metadata.task.output_name, form.opset)
     clean(program)
-    program.ir_version = IR_VERSION
+    program.ir_version = form.ir
     program.metadata_props.extend(
         onnx.StringStringEntryProto(key=key, value=value) for key, value in metadata.to_properties().items()
     )
@@ -47,12 +54,53 @@ def export_onnx(model: nn.Module, input_shape: Shape, metadata: Metadata) -> onn
     return program
 
 
+def finish(
+    program: onnx.ModelProto, metadata: Metadata, form: FileFormat, data: LabelledData | None = None
+) -> onnx.ModelProto:
+    """Return a float32 file with the precision and the ends that were asked for.
+
+    Args:
+        program: what `export_onnx` made; stays as it is.
+        metadata: what the file says about itself.
+        form: precision, input type and outputs.
+        data: pictures to calibrate int8 with.
+
+    Raises:
+        InvalidArgument: int8 has no data to calibrate with.
+        ExportFailed: the graph cannot be turned into what was asked for.
+    """
+    finished = copy.deepcopy(program)
+    if form.precision is Precision.FLOAT16:
+        finished = to_float16(program)
+    elif form.precision is Precision.INT8:
+        if data is None:
+            raise InvalidArgument("int8 needs labelled data, to calibrate with and to measure what it costs.")
+        finished = to_int8(program, data.images)
+    if form.input_dtype is InputDtype.UINT8:
+        take_bytes(finished, metadata.input_range)
+    if form.logits:
+        give_logits(finished)
+    _check(finished)
+    return finished
+
+
 def to_bytes(model: onnx.ModelProto) -> bytes:
     """Return the file's content: the same for the same model, wherever it is made."""
     return model.SerializeToString(deterministic=True)
 
 
-def _trace(model: nn.Module, input_shape: Shape, output_name: str) -> onnx.ModelProto:
+def append_property(content: bytes, key: str, value: str) -> bytes:
+    """Return a file's bytes with one more property at their end; all bytes that were there stay as they were.
+
+    Messages of protocol buffers merge when they are put one behind the other (protobuf.dev, "Last One Wins"), so what
+    was verified is, byte for byte, what is published.
+    """
+    addition = onnx.ModelProto()
+    addition.metadata_props.add(key=key, value=value)
+    return content + addition.SerializeToString(deterministic=True)
+
+
+def _trace(model: nn.Module, input_shape: Shape, output_name: str, opset: int) -> onnx.ModelProto:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with evaluation_mode(model), _quiet():
         module = InferenceTwin(model).eval() if isinstance(model, Network) else model
@@ -62,7 +110,7 @@ def _trace(model: nn.Module, input_shape: Shape, output_name: str) -> onnx.Model
                 (torch.zeros(SAMPLE_BATCH, *input_shape, device=device),),
                 dynamo=True,
                 external_data=False,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=[INPUT_NAME],
                 output_names=[output_name],
                 dynamic_shapes=({0: torch.export.Dim(BATCH_AXIS)},),

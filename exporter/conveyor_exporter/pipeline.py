@@ -1,27 +1,31 @@
 """Owns the order of an export: learn the head, export, verify, publish. Knows each step only by its function."""
 
-import copy
+import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+import onnx
 from torch import nn
 
-from conveyor_exporter.arguments import sample_shape
-from conveyor_exporter.errors import ExportFailed, InvalidArgument, VerificationFailed
-from conveyor_exporter.evaluation import evaluation_mode
+from conveyor_exporter.arguments import Shape, sample_shape
+from conveyor_exporter.conditions import LIMIT, MAX_DROP, Conditions
+from conveyor_exporter.errors import InvalidArgument, VerificationFailed
+from conveyor_exporter.file_format import OPSET, FileFormat, InputDtype, Precision
 from conveyor_exporter.inspection import LayerDescription, describe_layers
 from conveyor_exporter.labelled_data import LabelledData
 from conveyor_exporter.metadata import Metadata, Source
 from conveyor_exporter.network import Network
-from conveyor_exporter.onnx_export import export_onnx, to_bytes
+from conveyor_exporter.onnx_export import append_property, export_onnx, finish, to_bytes
 from conveyor_exporter.publish import Published, check_model_name, publish
-from conveyor_exporter.verify import LIMIT, Images, Reference, Verification, verify
+from conveyor_exporter.reference import ReferenceModel
+from conveyor_exporter.verification import Verification
+from conveyor_exporter.verify import verify
+
+FLOAT16_LIMIT = 2e-2
+"""Largest difference of a probability in float16: it has 11 bits, and a network's sums lose a few of them."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,13 @@ def export(
     source: Source | None = None,
     data: LabelledData | None = None,
     beside: Beside | None = None,
-    limit: float = LIMIT,
+    input_dtype: str = InputDtype.FLOAT32,
+    logits: bool = False,
+    precision: str = Precision.FLOAT32,
+    opset: int = OPSET,
+    ir_version: int | None = None,
+    limit: float | None = None,
+    max_drop: float = MAX_DROP,
 ) -> Exported:
     """Export a classifier to ONNX, verify the file against the model, and publish it as the model's next version.
 
@@ -94,7 +104,14 @@ def export(
         source: the file that the model was read from; its hash goes into the file.
         data: pictures with their classes, to verify on beside made-up ones.
         beside: called when the file has passed verification; the files that it returns are published with the model.
-        limit: the largest absolute difference between the file's and the model's probabilities.
+        input_dtype: what a client sends: `float32`, or `uint8`, which the graph scales to the input range.
+        logits: whether a second output `logits` gives what the last sigmoid or softmax gets.
+        precision: what the file calculates with: `float32`, `float16` (for a GPU) or `int8`. The last two need `data`.
+        opset: version of the ONNX operators, 18 to 23.
+        ir_version: version of the file's structure; None takes the lowest that fits the opset.
+        limit: the largest absolute difference between the file's and the model's probabilities; None takes 1e-5 for
+            float32 and 2e-2 for float16. Of int8 only the accuracy counts.
+        max_drop: by how much the file's accuracy on the data may be lower than the model's: 0.01 is one point.
 
     Returns:
         Where the file is, and how it compares.
@@ -102,74 +119,67 @@ def export(
     Raises:
         InvalidArgument: an argument cannot be, or the model does not end in probabilities.
         InvalidInput: the data do not fit the model.
-        ExportFailed: the model cannot be expressed in ONNX.
+        ExportFailed: the model cannot be expressed in ONNX as asked for.
         VerificationFailed: the file gives other answers than the model. Nothing is published.
         MissingDependency: onnxruntime is not installed.
         PublishFailed: the repository cannot be written.
     """
     check_model_name(name)
+    form = FileFormat.of(input_dtype, logits, precision, opset, ir_version)
+    if not 0 <= max_drop < 1:
+        raise InvalidArgument(f"`max_drop` must be at least 0 and less than 1 (0.01 is one point), got {max_drop!r}.")
+    if form.precision is not Precision.FLOAT32 and data is None:
+        raise InvalidArgument(f"{form.precision} needs labelled data, to measure what it costs.")
     if input_shape is None and not isinstance(model, Network):
         raise InvalidArgument("`input_shape` is needed for a module that is not one of our models.")
     shape = model.input_shape if isinstance(model, Network) else sample_shape(input_shape, "export")
 
-    answers = _reference(model)
-    units = _units(answers(_probe(shape)))
+    reference = ReferenceModel(model)
+    units = reference.units(shape)
     classes = max(units, 2)
-    names = [str(number) for number in range(classes)] if labels is None else labels
-    metadata = Metadata.for_units(units, names, threshold, input_range, training_metrics, source)
     if data is not None:
         data.check_fits(shape, classes)
-    program = export_onnx(model, shape, metadata)
-    content, real = to_bytes(program), None if data is None else data.images
-    verification = verify(content, answers, shape, input_range=input_range, real_inputs=real, limit=limit)
-    if not verification.passed:
-        raise VerificationFailed(
-            f"{name}: the ONNX file does not give the model's answers; nothing was published.\n{verification}"
-        )
+    names = [str(number) for number in range(classes)] if labels is None else labels
+    metadata = dataclasses.replace(
+        Metadata.for_units(units, names, threshold, input_range, training_metrics, source),
+        input_shape=shape,
+        input_dtype=form.input_dtype,
+        precision=form.precision,
+    )
+    conditions = Conditions(input_range, InputDtype.FLOAT32, data, threshold, limit or LIMIT, None, max_drop)
+    program, verification = _proven_file(model, shape, metadata, form, reference, conditions, limit)
+    content = append_property(to_bytes(program), "conveyor.verification", verification.to_json())
     evidence = Evidence(name, content, metadata, verification, describe_layers(program))
     files = beside(evidence) if beside is not None else {}
     return Exported(publish(content, Path(repository), name, files), verification)
 
 
-def _reference(model: nn.Module) -> Reference:
-    """Return the model as a function on arrays.
-
-    Our own networks answer in float64, so that a difference is the file's alone: torch's float32 rounds by several 1e-6
-    on a sum over ten thousand features. A foreign module may not be able to, and answers as it is.
-    """
-    module = copy.deepcopy(model).double() if isinstance(model, Network) else model
-    first = next(module.parameters(), torch.zeros(0))
-
-    def answers(images: Images) -> NDArray[np.floating[Any]]:
-        with evaluation_mode(module):
-            outputs = module(torch.as_tensor(images, dtype=first.dtype, device=first.device))
-        return np.asarray(outputs.cpu().numpy())
-
-    return answers
-
-
-def _probe(shape: tuple[int, ...]) -> Images:
-    """Return inputs far outside the usual range, on which only a real sigmoid or softmax gives probabilities."""
-    return np.random.default_rng(0).normal(0.0, 100.0, (16, *shape)).astype(np.float32)
+def _proven_file(
+    model: nn.Module,
+    shape: Shape,
+    metadata: Metadata,
+    form: FileFormat,
+    reference: ReferenceModel,
+    conditions: Conditions,
+    limit: float | None,
+) -> tuple[onnx.ModelProto, Verification]:
+    """Return the finished file with its verification; a smaller precision starts from a proven float32 file."""
+    program = export_onnx(model, shape, metadata, form)
+    if form.precision is not Precision.FLOAT32:
+        _prove(program, reference, shape, dataclasses.replace(conditions, limit=LIMIT), "float32")
+        usual = FLOAT16_LIMIT if form.precision is Precision.FLOAT16 else math.inf
+        conditions = dataclasses.replace(conditions, limit=limit or usual, far_limit=math.inf)
+    program = finish(program, metadata, form, conditions.data)
+    conditions = dataclasses.replace(conditions, input_dtype=form.input_dtype)
+    return program, _prove(program, reference, shape, conditions, form.precision)
 
 
-def _units(outputs: NDArray[np.floating[Any]]) -> int:
-    """Return how many outputs a sample has, after a look whether they are probabilities.
-
-    Raises:
-        ExportFailed: they are nan, because the weights are broken.
-        InvalidArgument: they are not probabilities.
-    """
-    if outputs.ndim != 2:
-        raise InvalidArgument(f"a classifier's answer is [batch, units]; this model gives {list(outputs.shape)}.")
-    outputs = outputs[np.isfinite(outputs).all(axis=1)]  # a sound model may overflow on some inputs so far out
-    if not len(outputs):
-        raise ExportFailed("the model answers nan; its weights are broken, perhaps by a training that diverged.")
-    if outputs.min() < 0 or outputs.max() > 1:
-        raise InvalidArgument(
-            f"the model's answers reach from {outputs.min():.3g} to {outputs.max():.3g}, so they are no probabilities. "
-            "End it with activation='sigmoid' (one unit) or activation='softmax' (a unit for each class)."
+def _prove(
+    program: onnx.ModelProto, reference: ReferenceModel, shape: Shape, conditions: Conditions, what: str
+) -> Verification:
+    verification = verify(to_bytes(program), reference, shape, conditions)
+    if not verification.passed:
+        raise VerificationFailed(
+            f"the {what} ONNX file does not give the model's answers; nothing was published.\n{verification}"
         )
-    if outputs.shape[1] > 1 and not np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
-        raise InvalidArgument("the model's answers do not add up to 1. End it with activation='softmax'.")
-    return int(outputs.shape[1])
+    return verification

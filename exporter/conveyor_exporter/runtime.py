@@ -2,6 +2,7 @@
 
 import os
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +33,11 @@ class Session:
         options.log_severity_level = FATAL
         self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
-    def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the first output for one batch, float32."""
-        name = self._session.get_inputs()[0].name
-        return np.asarray(self._session.run(None, {name: inputs})[0])
+    def run(self, inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return the outputs by name, in the file's order, for one batch."""
+        names = [output.name for output in self._session.get_outputs()]
+        outputs = self._session.run(names, {self._session.get_inputs()[0].name: inputs})
+        return {name: np.asarray(output) for name, output in zip(names, outputs, strict=True)}
 
 
 def load_onnxruntime() -> ModuleType:
@@ -54,4 +56,17 @@ def load_onnxruntime() -> ModuleType:
             "pip install 'conveyor-exporter[gpu]'."
         ) from error
     module: ModuleType = onnxruntime
+    return module
+
+
+def load_quantization() -> ModuleType:
+    """Return onnxruntime's tools for int8.
+
+    Raises:
+        MissingDependency: onnxruntime is not installed.
+    """
+    load_onnxruntime()
+    from onnxruntime import quantization
+
+    module: ModuleType = quantization
     return module

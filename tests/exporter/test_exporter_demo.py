@@ -68,7 +68,7 @@ def test_the_command_says_what_it_did(trained):
     published = latest(folder / "models", "parity")
     assert f"  file      models/parity/1/model.onnx (version 1, {published.size:,} bytes)" in lines
     assert f"  sha256    {published.sha256}" in lines
-    assert re.search(r"verified  ONNX against torch: 32 comparisons, largest difference \S+e-0[78]", result.stdout)
+    assert re.search(r"verified  ONNX against torch: 48 comparisons, largest difference \S+e-0[78]", result.stdout)
     assert "\x1b" not in result.stdout
     assert result.stderr == ""
 

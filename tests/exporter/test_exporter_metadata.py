@@ -12,9 +12,11 @@ def test_binary_properties():
     assert properties.pop("conveyor.exporter_version")
     assert properties == {
         "conveyor.format_version": "1",
+        "conveyor.input.dtype": "float32",
         "conveyor.input.layout": "NHWC",
         "conveyor.input.range": "[0.0, 1.0]",
         "conveyor.labels": '["even", "odd"]',
+        "conveyor.precision": "float32",
         "conveyor.task": "binary_classification",
         "conveyor.threshold": "0.5",
         "conveyor.training.metrics": '{"test_accuracy": 0.97, "test_samples": 1000}',

@@ -1,7 +1,9 @@
 """The verification must catch what can go wrong between a network and its file: here it is made to go wrong."""
 
 import copy
+import json
 import math
+import re
 import sys
 
 import numpy as np
@@ -9,9 +11,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from conveyor_exporter.conditions import BATCHES, Conditions
 from conveyor_exporter.errors import MissingDependency
+from conveyor_exporter.labelled_data import LabelledData
 from conveyor_exporter.onnx_export import to_bytes
-from conveyor_exporter.verify import BATCHES, Comparison, Verification, verify
+from conveyor_exporter.verification import Accuracy, Comparison, Verification
+from conveyor_exporter.verify import verify
 
 
 @pytest.fixture
@@ -19,8 +24,9 @@ def broken(exported_tutorial):
     network, model = exported_tutorial
     model = copy.deepcopy(model)
 
-    def verified(real_inputs=None):
-        return verify(to_bytes(model), network.predict, network.input_shape, real_inputs=real_inputs)
+    def verified(images=None):
+        data = None if images is None else LabelledData(images, np.zeros(len(images), int))
+        return verify(to_bytes(model), network.predict, network.input_shape, Conditions(data=data))
 
     return model, verified
 
@@ -36,16 +42,19 @@ def node(model, name):
 
 def test_a_sound_file_passes_on_every_case(broken):
     _, verified = broken
-    verification = verified(real_inputs=np.random.default_rng(0).uniform(size=(5, 28, 28, 1)))
+    verification = verified(np.random.default_rng(0).uniform(size=(70, 28, 28, 1)))
     assert verification.passed
     assert {(case.inputs, case.batch, case.optimized) for case in verification.comparisons} == {
         (inputs, batch, optimized)
-        for inputs in ("random", "zeros", "ones", "real")
+        for inputs in ("random", "zeros", "ones", "extremes", "far outside", "data")
         for batch in BATCHES
         for optimized in (False, True)
     }
-    assert verification.worst < 1e-6
-    assert "32 comparisons" in str(verification)
+    assert max(case.difference for case in verification.comparisons if case.inputs != "far outside") < 1e-6
+    assert all(case.agreement == 1 for case in verification.comparisons)
+    assert verification.accuracy.model == verification.accuracy.file
+    assert "48 comparisons" in str(verification)
+    assert "70 labelled samples" in str(verification)
 
 
 def one_value(weights):
@@ -78,26 +87,21 @@ def test_a_broken_file_is_caught(broken, breakage):
     verification = verified()
     assert not verification.passed
     table = str(verification)
-    assert "comparisons differ by more than 1e-05" in table
-    assert "random" in table
+    assert "comparisons differ by more than their limit" in table
+    assert re.search(r"random +1 +off +probability +\S+ +1e-05", table)
 
 
 def test_an_error_that_only_real_inputs_show_is_caught(broken):
     model, verified = broken
     bright = np.zeros((1, 28, 28, 1), np.float32)
-    bright[0, 14, 14] = 1000  # out of the range of the made-up inputs
+    bright[0, 14, 14] = 1000  # further out than the made-up inputs
     graph = model.graph
-    bounds = [numpy_helper.from_array(np.float32(bound), name) for bound, name in ((-9, "low"), (9, "high"))]
+    bounds = [numpy_helper.from_array(np.float32(bound), name) for bound, name in ((-20, "low"), (20, "high"))]
     graph.initializer.extend(bounds)
     graph.node.insert(0, onnx.helper.make_node("Clip", ["image", "low", "high"], ["clipped"]))
     node(model, "conv2d/channels_first").input[0] = "clipped"
     assert verified().passed
-    assert {case.inputs for case in verified(real_inputs=bright).failed} == {"real"}
-
-
-def test_real_inputs_of_another_shape_are_refused(broken):
-    with pytest.raises(ValueError, match=r"`real_inputs` must be \[samples, \*\(28, 28, 1\)\]"):
-        broken[1](real_inputs=np.zeros((5, 784)))
+    assert {case.inputs for case in verified(bright).failed} == {"data"}
 
 
 @pytest.mark.parametrize("content", [b"", b"not onnx"])
@@ -115,10 +119,28 @@ def test_another_shape_is_a_finding(exported_tutorial):
 
 
 def test_nan_is_above_any_limit_and_no_comparison_proves_nothing():
-    nan = Verification((Comparison("random", 1, True, math.nan),), limit=math.inf)
+    nan = Verification((Comparison("random", 1, True, math.nan, math.inf),))
     assert not nan.passed
     assert nan.worst == math.inf
-    assert not Verification((), limit=1.0).passed
+    assert not Verification(()).passed
+    assert str(Verification(())) == "nothing was compared"
+
+
+def test_a_lower_accuracy_is_a_failure_and_says_by_how_much():
+    equal = (Comparison("random", 1, True, 0.0, 1e-5),)
+    assert Verification(equal, Accuracy(1000, 0.957, 0.947, max_drop=0.01)).passed
+    worse = Verification(equal, Accuracy(1000, 0.957, 0.946, max_drop=0.01))
+    assert not worse.passed
+    assert "1.10 points lower, at most 1.00 are allowed" in str(worse)
+
+
+def test_the_evidence_is_json_without_numbers_that_json_lacks():
+    cases = (Comparison("random", 2, True, math.inf, math.inf, "p"), Comparison("far outside", 1, True, 1, 1, "p"))
+    evidence = json.loads(Verification(cases, Accuracy(3, 1.0, 1.0, 0.01)).to_json())
+    assert (evidence["batches"], evidence["limit"], evidence["worst_difference"]) == ([1, 2], 1, None)
+    assert set(evidence["inputs"]) == {"random", "far outside"}
+    assert evidence["accuracy"] == {"file": 1.0, "max_drop": 0.01, "model": 1.0, "samples": 3}
+    assert set(evidence["versions"]) == {"onnx", "torch"}
 
 
 def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch, exported_tutorial):
