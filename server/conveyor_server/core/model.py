@@ -17,11 +17,13 @@ NUMPY_TYPES: dict[str, np.dtype[np.generic]] = {
     "INT32": np.dtype(np.int32),
     "INT64": np.dtype(np.int64),
     "FP16": np.dtype(np.float16),
+    "BF16": np.dtype(np.uint16),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
     "BYTES": np.dtype(np.object_),
 }
-"""The protocol's datatypes and how numpy holds them. BYTES elements are `str` objects."""
+"""The protocol's datatypes and how numpy holds them. BYTES elements are `str` objects; BF16 ones their
+16 bits, for numpy has no such type."""
 
 
 @dataclass(frozen=True)

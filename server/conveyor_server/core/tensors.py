@@ -31,7 +31,7 @@ TYPED_FIELDS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""The field of `InferTensorContents` for each datatype. FP16 has none: it is raw only."""
+"""The field of `InferTensorContents` for each datatype. FP16 and BF16 have none: they are raw only."""
 
 
 def decode_outputs(request: pb.ModelInferRequest, spec: ModelSpec) -> tuple[int, ...]:

@@ -61,10 +61,39 @@ def test_strings(tmp_path):
     assert outputs.tolist() == words.tolist()
 
 
-@pytest.mark.parametrize("kind", [TensorProto.BFLOAT16])
-def test_a_datatype_that_is_not_served_is_named(tmp_path, kind):
-    with pytest.raises(ModelRejected, match=r"'input' is of type tensor\(bfloat16\); the types served are BOOL"):
-        load(tmp_path, identity(kind))
+def test_a_datatype_that_is_not_served_is_named(tmp_path):
+    model = identity(TensorProto.FLOAT)
+    model.opset_import[0].version = 19
+    for tensor in (model.graph.input[0], model.graph.output[0]):
+        tensor.type.tensor_type.elem_type = TensorProto.FLOAT8E4M3FN
+    with pytest.raises(ModelRejected, match=r"'input' is of type tensor\(float8e4m3fn\); the types served are BOOL"):
+        load(tmp_path, model)
+
+
+def test_bfloat16_goes_in_and_comes_out_as_its_bits(tmp_path):
+    bits = (np.array([[1.5, -2.25]], np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    model = identity(TensorProto.BFLOAT16)
+    model.graph.node.add(op_type="Cast", input=["input"], output=["as_float"]).attribute.add(name="to", i=1, type=2)
+    model.graph.output.add().CopyFrom(identity(TensorProto.FLOAT).graph.output[0])
+    model.graph.output[1].name = "as_float"
+    loaded = load(tmp_path, model)
+    assert [tensor.datatype for tensor in loaded.spec.outputs] == ["BF16", "FP32"]
+    for rows in (bits, bits[:0], np.repeat(bits, 4, axis=0)[1:3]):
+        same, numbers = loaded.run([rows])
+        assert (same.dtype, same.tolist()) == (np.uint16, rows.tolist())
+        assert numbers.tolist() == [[1.5, -2.25]] * len(rows)
+
+
+def test_bfloat16_beside_strings_is_refused(tmp_path):
+    model = identity(TensorProto.BFLOAT16)
+    model.graph.node.add(op_type="Identity", input=["words"], output=["same words"])
+    words = identity(TensorProto.STRING)
+    model.graph.input.add().CopyFrom(words.graph.input[0])
+    model.graph.input[1].name = "words"
+    model.graph.output.add().CopyFrom(words.graph.output[0])
+    model.graph.output[1].name = "same words"
+    with pytest.raises(ModelRejected, match="both BF16 and string tensors"):
+        load(tmp_path, model)
 
 
 @pytest.mark.parametrize(("field", "value"), [("ir_version", 99), ("opset", 999)])
