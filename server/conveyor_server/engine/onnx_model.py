@@ -11,6 +11,7 @@ import onnx
 from conveyor_server.core.errors import ModelRejected, StartError
 from conveyor_server.core.model import NUMPY_TYPES, ModelSpec, TensorSpec
 from conveyor_server.core.tensors import Array
+from conveyor_server.engine.batch_buckets import bucket_sizes, pad_to_bucket
 from conveyor_server.engine.cpu_budget import cpu_budget
 from conveyor_server.engine.model_file import ModelFile
 from conveyor_server.engine.providers import CPU, choose_provider
@@ -81,7 +82,12 @@ class OnnxModel:
         self.spec = self._signature.spec
         self._output_names = [tensor.name for tensor in self.spec.outputs]
         self._has_bf16 = _has_bf16(self.spec)
+        self._buckets: tuple[int, ...] = ()
         self._tuned = self._tune()
+        if self.provider != CPU and self.spec.batched:
+            self._buckets = bucket_sizes(self.run_size)
+            for rows in self._buckets:
+                self._run_zeros(rows)  # a new shape costs a search on the GPU; no request shall wait for it
         if options.threads == 0 and self.provider == CPU and not self.in_place and (budget := cpu_budget()) > 1:
             self._try_threads(file, budget)
 
@@ -107,6 +113,12 @@ class OnnxModel:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """The outputs for these inputs, arrays in the order of the signature. Blocks; may be called from any thread."""
+        if not self._buckets:
+            return self._run(inputs)
+        rows = len(inputs[0])
+        return [output[:rows] for output in self._run(pad_to_bucket(inputs, self._buckets))]
+
+    def _run(self, inputs: Sequence[Array]) -> list[Array]:
         feed = {
             tensor.name: array if shape is None else _reshape(array, shape, self.spec.batched)
             for tensor, array, shape in zip(self.spec.inputs, inputs, self._signature.inner_inputs, strict=True)

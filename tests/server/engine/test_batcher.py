@@ -246,3 +246,37 @@ async def test_drain_ends_when_the_last_request_is_given_up():
     draining = asyncio.create_task(batcher.drain())
     batcher.discard(waiting.entry)
     await asyncio.wait_for(draining, 30)
+
+
+async def test_a_model_whose_run_takes_for_ever_does_not_hold_up_another():
+    slow, fast = PuppetModel(), PuppetModel(in_place=True)
+    slow_batcher, fast_batcher = Batcher(slow, LIMITS, Runs()), Batcher(fast, LIMITS, Runs())
+    stuck = submit(slow_batcher, 8)
+    await slow.began()
+    for _ in range(20):
+        slot = submit(fast_batcher, 1)
+        await slot.wait()
+        assert_own_rows(slot)
+    assert not stuck.outcomes
+    slow.free()
+    await stuck.wait()
+
+
+async def test_models_in_the_loops_thread_take_turns():
+    """However long the queue of one is, another waits for one run of it, not for all."""
+    order = []
+
+    class Noting(PuppetModel):
+        def __init__(self, name):
+            super().__init__(run_size=1, in_place=True)
+            self.name = name
+
+        def run(self, inputs):
+            order.append(self.name)
+            return super().run(inputs)
+
+    busy, quiet = Batcher(Noting("busy"), LIMITS, Runs()), Batcher(Noting("quiet"), LIMITS, Runs())
+    slots = [submit(busy, 1) for _ in range(20)] + [submit(quiet, 1) for _ in range(3)]
+    for slot in slots:
+        await slot.wait()
+    assert order[:6] == ["busy", "quiet"] * 3

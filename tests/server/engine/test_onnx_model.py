@@ -155,6 +155,24 @@ def test_cuda_is_taken_with_its_options_and_never_run_in_the_loops_thread(tmp_pa
     assert len(seen) == 1, "threads of the CPU are no question on a GPU"
 
 
+def test_cuda_runs_in_a_few_warm_batch_sizes_and_answers_only_what_was_asked(tmp_path, runtime):
+    runtime(CUDA)
+    model = load(tmp_path, classifier(), run_size=12)
+    sizes = []
+    real = model._session.run
+
+    def run(names, feed):
+        sizes.append(len(feed["image"]))
+        return real(names, feed)
+
+    model._session.run = run
+    images = np.random.default_rng(1).random((12, 8, 8, 1), np.float32)
+    for rows in (1, 2, 3, 5, 9, 12):
+        (outputs,) = model.run([images[:rows]])
+        np.testing.assert_allclose(outputs, predict_classifier(images[:rows]), atol=1e-6)
+    assert sizes == [1, 2, 4, 8, 12, 12]
+
+
 def test_auto_falls_back_to_the_cpu_and_says_so(tmp_path, runtime):
     runtime(CPU)
     model = load(tmp_path, classifier(), provider=ExecutionProvider.AUTO)
