@@ -45,14 +45,21 @@ def identity(kind: int, shape: Sequence[str | int] = ("batch", "n")) -> onnx.Mod
     )
 
 
-def add_sub() -> onnx.ModelProto:
-    """Two INT32 inputs and outputs of `[batch, 16]`: sum and difference."""
-    names = ["INPUT0", "INPUT1"]
+def add_sub(kind: int = TensorProto.INT32) -> onnx.ModelProto:
+    """Two inputs and outputs of `[batch, 16]`: sum and difference. Computed in INT32, whatever the type outside."""
+    names, results = ["INPUT0", "INPUT1"], ["OUTPUT0", "OUTPUT1"]
     shape = ["batch", 16]
+    casts_in = [helper.make_node("Cast", [name], [f"{name}_32"], to=TensorProto.INT32) for name in names]
+    numbers = [f"{name}_32" for name in names]
+    sums = [helper.make_node("Add", numbers, ["sum"]), helper.make_node("Sub", numbers, ["difference"])]
+    casts_out = [
+        helper.make_node("Cast", [number], [name], to=kind)
+        for number, name in zip(("sum", "difference"), results, strict=True)
+    ]
     return _model(
-        [helper.make_node("Add", names, ["OUTPUT0"]), helper.make_node("Sub", names, ["OUTPUT1"])],
-        [helper.make_tensor_value_info(name, TensorProto.INT32, shape) for name in names],
-        [helper.make_tensor_value_info(name, TensorProto.INT32, shape) for name in ("OUTPUT0", "OUTPUT1")],
+        [*casts_in, *sums, *casts_out],
+        [helper.make_tensor_value_info(name, kind, shape) for name in names],
+        [helper.make_tensor_value_info(name, kind, shape) for name in results],
     )
 
 

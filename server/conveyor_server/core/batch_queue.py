@@ -58,6 +58,11 @@ class QueuePolicy:
         return self.by_level.get(level, self.default)
 
 
+def _same_form(one: Entry, other: Entry) -> bool:
+    """Whether two entries fit in one batch: where the model leaves inner axes open, requests may differ in them."""
+    return all(a.shape[1:] == b.shape[1:] for a, b in zip(one.inputs, other.inputs, strict=True))
+
+
 class BatchQueue:
     """Highest priority first, then first in, first out; bounded in rows and bytes.
 
@@ -124,6 +129,8 @@ class BatchQueue:
                 if self._is_over(entry, now):
                     line.popleft()
                     continue
+                if batch.slices and not _same_form(entry, batch.slices[0][0]):
+                    return batch
                 rows = entry.rows - entry.taken
                 if rows > size - batch.rows and entry.rows <= self.run_size:
                     return batch if batch.slices else None

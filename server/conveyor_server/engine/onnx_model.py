@@ -32,6 +32,8 @@ IN_PLACE_SECONDS = 0.001
 """Full runs shorter than this stay in the event loop's thread: waking another thread would cost as much again."""
 MORE_THREADS_PAY = 1.2
 """How much faster a full run must be with all threads than with one, to take them from the other models."""
+UNTUNED_ROWS, UNTUNED_SECONDS = 16, 0.01
+"""What is supposed of a full run of a model that fails on made-up inputs, which are zeros of the least shape."""
 
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -83,12 +85,19 @@ class OnnxModel:
         self._output_names = [tensor.name for tensor in self.spec.outputs]
         self._has_bf16 = _has_bf16(self.spec)
         self._buckets: tuple[int, ...] = ()
+        self._runs_on_zeros = True
         self._tuned = self._tune()
-        if self.provider != CPU and self.spec.batched:
+        if self.provider != CPU and self.spec.batched and self._runs_on_zeros:
             self._buckets = bucket_sizes(self.run_size)
             for rows in self._buckets:
                 self._run_zeros(rows)  # a new shape costs a search on the GPU; no request shall wait for it
-        if options.threads == 0 and self.provider == CPU and not self.in_place and (budget := cpu_budget()) > 1:
+        if (
+            options.threads == 0
+            and self.provider == CPU
+            and not self.in_place
+            and self._runs_on_zeros
+            and (budget := cpu_budget()) > 1
+        ):
             self._try_threads(file, budget)
 
     @property
@@ -185,7 +194,12 @@ class OnnxModel:
             sizes = [1]
         elif self._options.run_size:
             sizes = [min(self._options.run_size, self.spec.max_batch_size)]
-        return tune_run_size(self._run_zeros, time.perf_counter, sizes)
+        try:
+            return tune_run_size(self._run_zeros, time.perf_counter, sizes)
+        except Exception as error:  # onnxruntime raises a family of its own without a common base
+            self.notice = f"It fails on made-up inputs, so its run size could not be measured: {error}"
+            self._runs_on_zeros = False
+            return RunSize(min(UNTUNED_ROWS, max(1, self.spec.max_batch_size)), UNTUNED_SECONDS)
 
     def _try_threads(self, file: ModelFile, threads: int) -> None:
         """Opens the model again with more threads, and goes back unless they pay."""
@@ -211,10 +225,10 @@ def _has_bf16(spec: ModelSpec) -> bool:
 
 
 def _zeros(tensor: TensorSpec, rows: int, batched: bool) -> Array:
-    """A tensor of zeros (empty strings for BYTES); axes of any size get size 1, but for the batch."""
+    """A tensor of zeros (as strings for BYTES); axes of any size get size 1, but for the batch."""
     shape = tuple(1 if size == -1 else size for size in tensor.shape)
     shape = (rows, *shape[1:]) if batched else shape
-    return np.full(shape, "", np.object_) if tensor.datatype == "BYTES" else np.zeros(shape, tensor.dtype)
+    return np.full(shape, "0", np.object_) if tensor.datatype == "BYTES" else np.zeros(shape, tensor.dtype)
 
 
 def _reshape(array: Array, shape: tuple[int, ...], batched: bool) -> Array:

@@ -43,6 +43,16 @@ def test_whole_entries_up_to_the_run_size_in_order_of_arrival():
     assert waiting.next_batch(0) is None
 
 
+def test_entries_of_different_inner_shapes_do_not_share_a_batch():
+    waiting = queue()
+    entries = [Entry((np.zeros((1, width), np.float32),), 1, RecordingReply()) for width in (2, 2, 3, 2)]
+    for one in entries:
+        waiting.push(one)
+    batches = [waiting.next_batch(0) for _ in range(3)]
+    assert [[one for one, _, _ in batch.slices] for batch in batches] == [entries[:2], entries[2:3], entries[3:]]
+    assert [batch.gather()[0].shape for batch in batches] == [(2, 2), (1, 3), (1, 2)]
+
+
 def test_an_entry_larger_than_a_run_is_split_and_answered_whole():
     waiting = queue()
     large, small = entry(10), entry(2, first=100)

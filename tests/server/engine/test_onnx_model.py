@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
@@ -68,6 +69,19 @@ def test_a_datatype_that_is_not_served_is_named(tmp_path):
         tensor.type.tensor_type.elem_type = TensorProto.FLOAT8E4M3FN
     with pytest.raises(ModelRejected, match=r"'input' is of type tensor\(float8e4m3fn\); the types served are BOOL"):
         load(tmp_path, model)
+
+
+def test_a_model_that_fails_on_made_up_inputs_is_served_untuned(tmp_path):
+    model = identity(TensorProto.FLOAT)
+    model.graph.node[0].op_type = "Reshape"  # into pairs, and an open axis is made up as one value
+    model.graph.node[0].input.append("pairs")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, -1, 2]), "pairs"))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", "m", 2]))
+    loaded = load(tmp_path, model)
+    assert "fails on made-up inputs" in loaded.notice
+    assert (loaded.run_size, loaded.in_place) == (16, False)
+    (outputs,) = loaded.run([np.array([[1, 2, 3, 4]], np.float32)])
+    assert outputs.tolist() == [[[1, 2], [3, 4]]]
 
 
 def test_bfloat16_goes_in_and_comes_out_as_its_bits(tmp_path):
