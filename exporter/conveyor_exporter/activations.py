@@ -149,19 +149,6 @@ def log_softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     return torch.log_softmax(x, dim=axis)
 
 
-def sparsemax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
-    """Return the point of the probability simplex that is nearest to x along an axis (Martins and Astudillo, 2016)."""
-    channels = x.shape[axis]
-    largest = torch.topk(x, channels, dim=axis).values  # all of them, in falling order
-    shape = [1] * x.ndim
-    shape[axis] = channels
-    ranks = torch.arange(1, channels + 1, dtype=x.dtype, device=x.device).reshape(shape)
-    excess = largest.cumsum(axis) - 1
-    support = (largest * ranks > excess).to(x.dtype).sum(axis, keepdim=True)
-    threshold = torch.where(ranks == support, excess, 0.0).sum(axis, keepdim=True) / support
-    return torch.relu(x - threshold)
-
-
 ELEMENTWISE: dict[str, Activation] = {
     function.__name__: function
     for function in (
@@ -170,7 +157,7 @@ ELEMENTWISE: dict[str, Activation] = {
         *(softplus, softsign, sparse_plus, squareplus, exponential, hard_shrink, soft_shrink),
     )
 }
-OVER_AN_AXIS = (softmax, log_softmax, sparsemax)
+OVER_AN_AXIS = (softmax, log_softmax)
 NAMED: dict[str, Activation] = {
     **ELEMENTWISE,
     **{function.__name__: function for function in OVER_AN_AXIS},
@@ -179,6 +166,7 @@ NAMED: dict[str, Activation] = {
 }
 NOT_BY_NAME = {
     "glu": "`glu` halves the channels, which no layer here does.",
+    "sparsemax": "`sparsemax` is not supported: Keras 3 computes values that do not add up to 1. Use 'softmax'.",
     "threshold": "`threshold` has no defaults; give a function, or ReLU(threshold=...).",
 }
 """Names that Keras knows and that cannot stand for an activation of a layer, with the reason."""
@@ -216,6 +204,5 @@ def over_axis(activation: Activation, axis: int) -> Activation | None:
 
 def warn_if_constant(activation: Activation, size: int, owner: str) -> None:
     """Warn of a softmax over an axis of size 1: whatever goes in, 1 comes out."""
-    if activation in (softmax, sparsemax) and size == 1:
-        name = getattr(activation, "__name__", "softmax")
-        warnings.warn(f"{owner}: {name} over an axis of size 1 always gives 1; did you mean 'sigmoid'?", stacklevel=2)
+    if activation is softmax and size == 1:
+        warnings.warn(f"{owner}: softmax over an axis of size 1 always gives 1; did you mean 'sigmoid'?", stacklevel=2)

@@ -64,7 +64,7 @@ def number(
         InvalidArgument: it lies outside, or is not finite.
     """
     bounds = [f"at least {at_least:g}"] * (at_least > -math.inf) + [f"at most {at_most:g}"] * (at_most < math.inf)
-    message = f"{owner}: `{argument}` must be {' and '.join(['a number', *bounds])}, got {value!r}."
+    message = f"{owner}: `{argument}` must be a number{', ' * bool(bounds)}{' and '.join(bounds)}, got {value!r}."
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InvalidArgumentType(message)
     if not math.isfinite(float(value)) or not at_least <= float(value) <= at_most:

@@ -34,7 +34,6 @@ AT_MINUS_ONE_AND_TWO = {
     "hard_shrink": (-1, 2),
     "soft_shrink": (-0.5, 1.5),
     "log_softmax": (-math.log1p(math.exp(3)), -math.log1p(math.exp(-3))),
-    "sparsemax": (0, 1),
     "softmax": (1 / (1 + math.exp(3)), 1 / (1 + math.exp(-3))),
 }
 

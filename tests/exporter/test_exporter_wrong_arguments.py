@@ -4,7 +4,27 @@ import pytest
 import torch
 
 from conveyor_exporter.errors import ExporterError
-from conveyor_exporter.layers import Conv2D, Dense, Flatten
+from conveyor_exporter.layers import (
+    Activation,
+    AveragePooling2D,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Dropout,
+    Flatten,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    Input,
+    LeakyReLU,
+    MaxPooling2D,
+    ReLU,
+    Rescaling,
+    Reshape,
+    SeparableConv2D,
+    Softmax,
+    ZeroPadding2D,
+)
 from conveyor_exporter.models import Sequential
 
 CONV2D = [
@@ -64,6 +84,74 @@ def test_conv2d_needs_its_two_arguments():
 def test_dense_refuses(units, kind):
     with pytest.raises(kind, match="`units` must be a positive integer"):
         Dense(units)
+
+
+OTHERS = [
+    (lambda: DepthwiseConv2D(0), ValueError, "`kernel_size`"),
+    (lambda: DepthwiseConv2D(3, depth_multiplier=0), ValueError, "`depth_multiplier` must be a positive integer"),
+    (lambda: DepthwiseConv2D(3, strides=2, dilation_rate=2), ValueError, "cannot both be above 1"),
+    (lambda: DepthwiseConv2D(3, padding="smae"), ValueError, "Did you mean 'same'"),
+    (lambda: DepthwiseConv2D(3, kernel_initializer="zeros"), ValueError, "Did you mean 'depthwise_initializer'"),
+    (lambda: SeparableConv2D("8", 3), TypeError, "`filters` must be a positive integer, got '8'"),
+    (lambda: SeparableConv2D(8, 3, dilation_rate=2, strides=2), ValueError, "cannot both be above 1"),
+    (lambda: SeparableConv2D(8, 3, pointwise_regularizer="l2"), ValueError, "not supported here"),
+    (lambda: MaxPooling2D(2, padding="x"), ValueError, "`padding` must be 'valid' or 'same', got 'x'"),
+    (lambda: MaxPooling2D(0), ValueError, "`pool_size`"),
+    (lambda: MaxPooling2D(2, strides=0), ValueError, "`strides`"),
+    (lambda: MaxPooling2D(pool=2), ValueError, "Did you mean 'pool_size'"),
+    (lambda: AveragePooling2D(2, padding=1), TypeError, "got 1"),
+    (lambda: AveragePooling2D(2, data_format="channels_first"), ValueError, "'channels_last'"),
+    (lambda: AveragePooling2D(2, input_shape=(4, 4)), ValueError, r"add the channel: \(4, 4, 1\)"),
+    (lambda: GlobalMaxPooling2D(keepdims=1), TypeError, "`keepdims` must be True or False"),
+    (lambda: GlobalAveragePooling2D(keepdim=True), ValueError, "Did you mean 'keepdims'"),
+    (lambda: BatchNormalization(axis=0), ValueError, "`axis` must be -1"),
+    (lambda: BatchNormalization(axis=(1, 2)), ValueError, "`axis` must be one integer"),
+    (lambda: BatchNormalization(axis=1).build((4, 4, 2)), ValueError, "Use axis=-1"),
+    (lambda: BatchNormalization(momentum=1.5), ValueError, "at least 0 and at most 1, got 1.5"),
+    (lambda: BatchNormalization(epsilon="small"), TypeError, "`epsilon` must be a number"),
+    (lambda: BatchNormalization(renorm=True), ValueError, "not supported here"),
+    (lambda: Activation("rleu"), ValueError, "Did you mean 'relu'"),
+    (lambda: Activation(None), ValueError, "got None"),
+    (lambda: Activation("glu"), ValueError, "`glu` halves the channels"),
+    (lambda: Activation("threshold"), ValueError, "`threshold` has no defaults"),
+    (lambda: Activation("sparsemax"), ValueError, "`sparsemax` is not supported"),
+    (lambda: ReLU(max_value=-1), ValueError, "`max_value` must be a number, at least 0, got -1"),
+    (lambda: ReLU(negative_slope=None), TypeError, "`negative_slope`"),
+    (lambda: ReLU(threshold=float("nan")), ValueError, "`threshold`"),
+    (lambda: LeakyReLU(-0.1), ValueError, "`negative_slope`"),
+    (lambda: LeakyReLU(alpha=0.1), ValueError, "unknown argument `alpha`"),
+    (lambda: Softmax(0), ValueError, "would mix the samples"),
+    (lambda: Softmax((1, 2)), ValueError, "`axis` must be one integer"),
+    (lambda: Softmax(2).build((4,)), ValueError, "axis=2 is not an axis"),
+    (lambda: Dropout(1.2), ValueError, "`rate` must be a number, at least 0 and at most 1, got 1.2"),
+    (lambda: Dropout(-1), ValueError, "got -1"),
+    (lambda: Dropout("half"), TypeError, "got 'half'"),
+    (lambda: Dropout(0.5, noise_shape=(1, 2)), ValueError, "`noise_shape` is not supported here"),
+    (lambda: Dropout(0.5, seed=0.5), TypeError, "`seed` must be an integer or None"),
+    (lambda: Rescaling("1/255"), TypeError, "`scale` must be a number"),
+    (lambda: Rescaling([]), ValueError, "`scale` must be a number or one for each channel"),
+    (lambda: Rescaling([1, 2]).build((4, 4, 3)), ValueError, "`scale` has 2 numbers, but the inputs have 3 channels"),
+    (lambda: ZeroPadding2D(-1), ValueError, "`padding` must be an integer of at least 0"),
+    (lambda: ZeroPadding2D((1, 2, 3)), ValueError, r"got \(1, 2, 3\)"),
+    (lambda: ZeroPadding2D("same"), ValueError, "got 'same'"),
+    (lambda: Reshape(4), TypeError, "must be a tuple"),
+    (lambda: Reshape((-1, -1)), ValueError, "-1 at most once"),
+    (lambda: Reshape((2, 0)), ValueError, "positive integers"),
+    (lambda: Reshape((5, -1)).build((4, 4, 1)), ValueError, "16 values of shape"),
+    (lambda: Input(28), TypeError, "cannot read 28"),
+    (lambda: Input((None, 28, 1)), ValueError, "every axis"),
+    (lambda: Input((28,), batch_size=4), ValueError, "the batch axis stays open"),
+    (lambda: Input((28,), dtype="uint8"), ValueError, "must be 'float32'"),
+    (lambda: Dense(3, trainable="no"), TypeError, "`trainable` must be True or False"),
+    (lambda: Dense(3, dtype="float16"), ValueError, "not supported here"),
+]
+
+
+@pytest.mark.parametrize(("construct", "kind", "message"), OTHERS, ids=[message for *_, message in OTHERS])
+def test_other_layers_refuse(construct, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        construct()
+    assert isinstance(caught.value, ExporterError)
 
 
 @pytest.mark.parametrize("arguments", [{"data_format": "channels_first"}, {"units": 3}])
