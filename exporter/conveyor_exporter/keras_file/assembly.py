@@ -9,7 +9,7 @@ from conveyor_exporter.arguments import Shape
 from conveyor_exporter.errors import InvalidArgument, InvalidInput, ModelFileRefused
 from conveyor_exporter.keras_file.chain import Chain, StoredLayer
 from conveyor_exporter.keras_file.entries import INPUT
-from conveyor_exporter.keras_file.json_text import quoted
+from conveyor_exporter.keras_file.json_text import printable
 from conveyor_exporter.keras_file.table import make_layer, safe_name
 from conveyor_exporter.keras_file.weights import StoredWeights
 from conveyor_exporter.layers import Layer
@@ -42,9 +42,8 @@ def assemble(chain: Chain, weights: StoredWeights) -> tuple[Sequential, tuple[st
     weights.check_layers(chain.layers, [stored for stored, _, shapes in needs if shapes])
     network = Sequential(name=safe_name(chain.name))
     for stored, layer, shapes in needs:
-        layer.to_empty(device="cpu")
-        if shapes:
-            layer.set_weights(weights.read(stored, shapes))
+        values = weights.read(stored, shapes) if shapes else []
+        layer.to_empty(device="cpu").set_weights(values)
         _append(network, layer)
     left_out = tuple(stored.name for stored, layer in made if layer is None and stored.class_name != INPUT)
     return network, left_out
@@ -60,7 +59,7 @@ def _build(kept: list[tuple[StoredLayer, Layer]], shape: Shape) -> None:
             with torch.device("meta"):  # shapes without values
                 layer.build(shape)
         except (InvalidInput, InvalidArgument) as error:
-            raise ModelFileRefused(f"{stored.title}: {quoted(str(error))[1:-1]}") from error
+            raise ModelFileRefused(f"{stored.title}: {printable(str(error))}") from error
         except RuntimeError as error:  # the number of bytes does not fit into 64 bits
             raise ModelFileRefused(f"{stored.title} has too many weights.") from error
         parameters += sum(map(math.prod, _weight_shapes(layer).values()))

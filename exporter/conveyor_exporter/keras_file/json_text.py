@@ -81,5 +81,11 @@ def quoted(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
+def printable(text: str) -> str:
+    """Return a message that repeats parts of the file as it can be shown: on one line, of some length at most."""
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= 800 else f"{text[:797]}..."
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")

@@ -121,11 +121,11 @@ def _read(path: Path) -> bytes:
         raise ModelFileRefused(f"{name} holds weights only. Save the whole model with model.save('model.keras').")
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
                 raise ModelFileRefused(f"{name} is not a file.")
-            content = file.read(MAX_BYTES + 1)
+            if state.st_size > MAX_BYTES:
+                raise ModelFileRefused(f"{name} is larger than {MAX_BYTES:,} bytes, which no small network needs.")
+            return file.read(state.st_size)
     except OSError as error:
         raise ModelFileRefused(f"cannot read {name}: {error.strerror}.") from error
-    if len(content) > MAX_BYTES:
-        raise ModelFileRefused(f"{name} is larger than {MAX_BYTES:,} bytes, which no small network needs.")
-    return content

@@ -12,7 +12,7 @@ from conveyor_exporter.arguments import did_you_mean
 from conveyor_exporter.errors import InvalidArgument, ModelFileRefused
 from conveyor_exporter.keras_file.chain import StoredLayer
 from conveyor_exporter.keras_file.entries import INPUT
-from conveyor_exporter.keras_file.json_text import is_plain, quoted
+from conveyor_exporter.keras_file.json_text import is_plain, printable, quoted
 
 Settings = frozenset[str]
 
@@ -125,7 +125,7 @@ def make_layer(stored: StoredLayer) -> layers.Layer | None:
     try:
         return rule.make(**arguments, name=safe_name(stored.name), trainable=trainable)
     except (InvalidArgument, TypeError) as error:  # TypeError: a setting that the class cannot do without is missing
-        raise ModelFileRefused(f"{stored.title}: {quoted(str(error))[1:-1]}") from error
+        raise ModelFileRefused(f"{stored.title}: {printable(str(error))}") from error
 
 
 def _check_setting(stored: StoredLayer, rule: Rule, key: str, value: object) -> None:
