@@ -36,12 +36,15 @@ def predict_classifier(images: np.ndarray, *, classes: int = 4, seed: int = 0) -
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def identity(kind: int, shape: Sequence[str | int] = ("batch", "n")) -> onnx.ModelProto:
+def identity(
+    kind: int, shape: Sequence[str | int] = ("batch", "n"), names: tuple[str, str] = ("input", "output")
+) -> onnx.ModelProto:
     """`input` → Identity → `output`, of an element type of TensorProto."""
+    (name, result) = names
     return _model(
-        [helper.make_node("Identity", ["input"], ["output"])],
-        [helper.make_tensor_value_info("input", kind, list(shape))],
-        [helper.make_tensor_value_info("output", kind, list(shape))],
+        [helper.make_node("Identity", [name], [result])],
+        [helper.make_tensor_value_info(name, kind, list(shape))],
+        [helper.make_tensor_value_info(result, kind, list(shape))],
     )
 
 
