@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from conveyor_exporter.commands import demo, keras, samples
+from conveyor_exporter.commands import demo, keras, samples, train
 from conveyor_exporter.errors import ExporterError
 
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -20,7 +20,7 @@ app = App(
 )
 
 
-for module in (demo, keras, samples):
+for module in (demo, keras, samples, train):
     app.command(module.command, name=module.__name__.rpartition(".")[2])
 
 
