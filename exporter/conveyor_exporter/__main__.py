@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from conveyor_exporter.commands import demo, keras, samples, train
+from conveyor_exporter.commands import demo, diff, inspect, keras, samples, torch_module
 from conveyor_exporter.errors import ExporterError
 
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -20,16 +20,16 @@ app = App(
 )
 
 
-for module in (demo, keras, samples, train):
-    app.command(module.command, name=module.__name__.rpartition(".")[2])
+for module in (demo, diff, inspect, keras, samples, torch_module):
+    app.command(module.command, name=module.__name__.rpartition(".")[2].removesuffix("_module"))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run one command and return its exit code, or: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     errors = Console(stderr=True)
     app.error_console = errors
     try:
-        app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
+        code = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         return BAD_USAGE
     except ExporterError as error:
@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         errors.print("interrupted; what was not finished is not published", markup=False, highlight=False)
         return INTERRUPTED
-    return OK
+    return code if isinstance(code, int) else OK
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ import onnx
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of tensors by name, for a batch of one; a tensor whose shape is not known is missing."""
 
-BIAS_POSITION = 2
 _WEIGHT_POSITIONS = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "ConvInteger": 1, "MatMulInteger": 1}
 _WEIGHT_POSITIONS |= {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
 
@@ -33,6 +32,41 @@ class LayerDescription:
     parameters: int
     multiply_adds: int | None
     activation_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ValueDescription:
+    """An input or an output of a graph.
+
+    Attributes:
+        name: its name.
+        dtype: type of its elements, as numpy calls it.
+        shape: a number for each axis, a name for one that is open; None when it is not said.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
+
+    def __str__(self) -> str:
+        axes = "of any shape" if self.shape is None else f"[{', '.join(map(str, self.shape))}]"
+        return f"{self.name} {self.dtype} {axes}"
+
+
+def describe_value(value: onnx.ValueInfoProto) -> ValueDescription:
+    """Return what a graph says about an input or an output."""
+    tensor_type = value.type.tensor_type
+    shape = tuple(
+        axis.dim_value if axis.HasField("dim_value") else axis.dim_param or "?" for axis in tensor_type.shape.dim
+    )
+    return ValueDescription(value.name, _dtype(tensor_type.elem_type), shape if tensor_type.HasField("shape") else None)
+
+
+def _dtype(kind: int) -> str:
+    try:
+        return str(onnx.helper.tensor_dtype_to_np_dtype(kind))
+    except KeyError:  # no type, or one that this version of onnx does not know
+        return "unknown"
 
 
 def describe_layers(model: onnx.ModelProto) -> tuple[LayerDescription, ...]:
@@ -74,7 +108,10 @@ def infer_tensors(model: onnx.ModelProto) -> tuple[Shapes, Mapping[str, int]]:
     del single.graph.value_info[:]  # they speak of any batch
     for value in single.graph.output:
         value.type.tensor_type.ClearField("shape")
-    graph = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
+    try:
+        graph = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
+    except Exception:  # the file may be anything; what cannot be inferred is not known
+        graph = single.graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     types = {tensor.name: int(tensor.data_type) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -104,14 +141,14 @@ def _multiply_adds(node: onnx.NodeProto, shapes: Shapes) -> int | None:
     if position is None:
         return 0
     weight = shapes.get(node.input[position]) if len(node.input) > position else None
-    given, made = shapes.get(node.input[0]), shapes.get(node.output[0])
-    if weight is None or given is None or made is None:
+    given, made = shapes.get(next(iter(node.input), "")), shapes.get(next(iter(node.output), ""))
+    if not weight or given is None or made is None:
         return None
     if node.op_type == "ConvTranspose":  # weight [inputs, outputs / groups, *kernel]: each input is spread
         return math.prod(given) * math.prod(weight[1:])
     if "Conv" in node.op_type:  # weight [outputs, inputs / groups, *kernel]
         return math.prod(made) * math.prod(weight[1:])
-    return math.prod(made) * (math.prod(weight) // weight[-1] if len(weight) < 2 else _summed(node, weight))
+    return math.prod(made) * (weight[0] if len(weight) == 1 else _summed(node, weight))
 
 
 def _summed(node: onnx.NodeProto, weight: tuple[int, ...]) -> int:
@@ -121,7 +158,8 @@ def _summed(node: onnx.NodeProto, weight: tuple[int, ...]) -> int:
 
 def _bytes(tensor: str, shapes: Shapes, types: Mapping[str, int]) -> int | None:
     shape, kind = shapes.get(tensor), types.get(tensor, 0)
-    if shape is None or kind in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+    dtype = _dtype(kind)
+    if shape is None or dtype in ("unknown", "object"):
         return None
     return math.prod(shape) * onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
 

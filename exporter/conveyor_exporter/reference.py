@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conveyor_exporter.arguments import Shape
-from conveyor_exporter.errors import ExportFailed, InvalidArgument
+from conveyor_exporter.errors import ExportFailed, InvalidArgument, InvalidInput
 from conveyor_exporter.evaluation import evaluation_mode
 from conveyor_exporter.network import Network
 
@@ -40,11 +40,22 @@ class ReferenceModel:
         The look is at inputs far outside the usual range, on which only a real sigmoid or softmax gives probabilities.
 
         Raises:
+            InvalidInput: a foreign module cannot take inputs of this shape.
             ExportFailed: they are nan, because the weights are broken.
             InvalidArgument: they are not probabilities.
         """
         probe = np.random.default_rng(0).normal(0.0, 100.0, (16, *input_shape)).astype(np.float32)
-        return _units(self(probe))
+        try:
+            outputs = self(probe)
+        except Exception as error:  # a foreign module may raise anything
+            if isinstance(self._module, Network):
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise InvalidInput(
+                f"the module cannot take [batch, {', '.join(map(str, input_shape))}]: {reason} "
+                "If it takes its channels first, turn the axes in front of it (on the command line: --channels-first)."
+            ) from error
+        return _units(outputs)
 
 
 def _units(outputs: NDArray[np.floating[Any]]) -> int:
@@ -56,7 +67,8 @@ def _units(outputs: NDArray[np.floating[Any]]) -> int:
     if outputs.min() < 0 or outputs.max() > 1:
         raise InvalidArgument(
             f"the model's answers reach from {outputs.min():.3g} to {outputs.max():.3g}, so they are no probabilities. "
-            "End it with activation='sigmoid' (one unit) or activation='softmax' (a unit for each class)."
+            "End it with activation='sigmoid' (one unit) or activation='softmax' (a unit for each class); "
+            "on the command line of a torch module: --activation."
         )
     if outputs.shape[1] > 1 and not np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
         raise InvalidArgument("the model's answers do not add up to 1. End it with activation='softmax'.")

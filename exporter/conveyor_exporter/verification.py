@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-
 FAR_OUTSIDE = "far outside"
 """Inputs that no client sends on purpose; they have a limit of their own."""
 

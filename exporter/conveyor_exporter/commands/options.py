@@ -3,11 +3,16 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter, validators
+from cyclopts import Group, Parameter, validators
+
+from conveyor_exporter.errors import InvalidArgument
 
 Fraction = Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))]
+Points = Annotated[float, Parameter(validator=validators.Number(gte=0, lt=100))]
+PRECISION = Group("Precision (float32, unless one is chosen)", validator=validators.mutually_exclusive)
+Precision = Annotated[bool, Parameter(negative="", group=PRECISION)]
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
@@ -24,6 +29,18 @@ def parse_labels(text: str) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Return the numbers in `28,28,1`.
+
+    Raises:
+        InvalidArgument: they are not positive integers.
+    """
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in numbers):
+        raise InvalidArgument(f"a shape is written 28,28,1 (height, width, channels); got {text!r}.")
+    return tuple(map(int, numbers))
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
@@ -36,13 +53,27 @@ class ExportOptions:
             Class numbers stand in.
         threshold: Probability above which the answer is yes (models with one output).
         input_range: Smallest and largest input value that the model was trained on.
+        input_dtype: What a client sends. uint8 is scaled to the input range inside the file: a quarter of the bytes.
+        logits: Give a second output, logits, in front of the last sigmoid or softmax.
+        float16: Calculate in float16, for a GPU. Needs labelled data.
+        int8: Calculate in int8, calibrated on labelled data, which it needs.
+        max_drop: How many points of accuracy on the labelled data the file may lose; else nothing is published.
+        opset: Version of the ONNX operators.
+        ir_version: Version of the ONNX file's structure; the lowest that fits the opset, if not given.
     """
 
     name: str
     repository: Path = Path("models")
     labels: str | None = None
     threshold: Fraction = 0.5
-    input_range: tuple[float, float] = (0.0, 1.0)
+    input_range: Annotated[tuple[float, float], Parameter(negative="")] = (0.0, 1.0)
+    input_dtype: Literal["float32", "uint8"] = "float32"
+    logits: Annotated[bool, Parameter(negative="")] = False
+    float16: Precision = False
+    int8: Precision = False
+    max_drop: Points = 1.0
+    opset: int = 18
+    ir_version: int | None = None
 
     def keywords(self) -> dict[str, Any]:
         """Return the keyword arguments of `pipeline.export` that these flags stand for, `repository` among them.
@@ -50,8 +81,6 @@ class ExportOptions:
         Raises:
             InvalidArgument: the labels cannot be read.
         """
-        from conveyor_exporter.errors import InvalidArgument
-
         try:
             labels = None if self.labels is None else parse_labels(self.labels)
         except ValueError as error:
@@ -62,4 +91,10 @@ class ExportOptions:
             "labels": labels,
             "threshold": self.threshold,
             "input_range": self.input_range,
+            "input_dtype": self.input_dtype,
+            "logits": self.logits,
+            "precision": "float16" if self.float16 else "int8" if self.int8 else "float32",
+            "max_drop": self.max_drop / 100,
+            "opset": self.opset,
+            "ir_version": self.ir_version,
         }
