@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from conveyor_exporter.commands import demo, diff, inspect, keras, samples, torch_module
+from conveyor_exporter.commands import demo, diff, inspect, keras, samples, torch_module, train
 from conveyor_exporter.errors import ExporterError
 
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -20,7 +20,7 @@ app = App(
 )
 
 
-for module in (demo, diff, inspect, keras, samples, torch_module):
+for module in (demo, diff, inspect, keras, samples, torch_module, train):
     app.command(module.command, name=module.__name__.rpartition(".")[2].removesuffix("_module"))
 
 
