@@ -1,7 +1,6 @@
 """The command `conveyor-server`: reads the settings and runs the server."""
 
 import asyncio
-import logging
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,6 +12,7 @@ from cyclopts.types import ExistingFile
 
 from conveyor_server import __version__
 from conveyor_server.core.errors import StartError
+from conveyor_server.log_setup import set_up_logging
 from conveyor_server.settings import ENVIRONMENT_PREFIX, Settings
 
 HELP = """Serve the ONNX models of a repository over gRPC (Open Inference Protocol) with dynamic batching.
@@ -43,9 +43,7 @@ def launch(
 def serve(*, settings: Settings | None = None) -> int:
     """Runs the server until a signal stops it."""
     settings = settings or Settings()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr
-    )
+    set_up_logging(settings.log_level, settings.log_format)
     asyncio.run(_run(settings))
     return 0
 

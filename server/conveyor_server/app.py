@@ -4,20 +4,26 @@ import asyncio
 import logging
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 from conveyor_server import __version__
+from conveyor_server.access_log import AccessLog
 from conveyor_server.core.batch_queue import QueuePolicy
+from conveyor_server.core.errors import RepositoryUnreachable
+from conveyor_server.engine.batcher import Observer
 from conveyor_server.engine.cpu_budget import cpu_budget
+from conveyor_server.engine.remote_repository import RemoteRepository, is_remote
 from conveyor_server.engine.repository import Repository
 from conveyor_server.engine.runtime_options import RuntimeOptions
 from conveyor_server.engine.served_model import ModelLoader
 from conveyor_server.engine.serving import ServingDefaults
 from conveyor_server.http_server import HttpServer
 from conveyor_server.metrics import Metrics
+from conveyor_server.observers import RequestObservers, RunObservers, open_tracer
 from conveyor_server.settings import ModelControl, Settings
 from conveyor_server.wire.grpc_transport import GrpcTransport
-from conveyor_server.wire.service import InferenceService
+from conveyor_server.wire.service import InferenceService, RequestObserver
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +38,28 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._repository = Repository(settings.repository, ModelLoader(_defaults(settings), self._metrics.for_model))
-        if settings.model_control is ModelControl.NONE:
+        self._remote: RemoteRepository | None = None
+        if is_remote(settings.repository):
+            self._remote = RemoteRepository(settings.repository, settings.repository_cache.expanduser())
+        self._tracer = open_tracer(settings.trace_endpoint) if settings.trace_endpoint else None
+        folder = self._remote.folder if self._remote else Path(settings.repository)
+        self._repository = Repository(folder, ModelLoader(_defaults(settings), self._observe_runs))
+        if settings.model_control is ModelControl.NONE and not self._remote:
             self._repository.require_models()
         self._service = InferenceService(
             self._repository,
-            self._metrics,
+            self._observe_requests(),
             name=settings.server_name,
             allow_admin=settings.allow_admin,
             explicit=settings.model_control is ModelControl.EXPLICIT,
         )
-        self._grpc = GrpcTransport(self._service, settings.host, settings.grpc_port, settings.max_message_bytes)
+        self._grpc = GrpcTransport(
+            self._service, settings.host, settings.grpc_port, settings.max_message_bytes, settings.max_waiting_calls
+        )
         self._http = HttpServer(
             settings.host,
             settings.http_port,
-            metrics=lambda: self._metrics.exposition(self._repository.states),
+            metrics=lambda: self._metrics.exposition(self._repository.states, self._grpc.in_progress),
             ready=lambda: self._service.ready,
         )
         self._stop_signal: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
@@ -100,6 +113,8 @@ class App:
     async def _load(self) -> None:
         """Loads, tunes and warms the models; then the server is ready, and follows the folder if it shall."""
         settings = self._settings
+        if self._remote:
+            await self._remote.start()
         explicit = settings.model_control is ModelControl.EXPLICIT and "*" not in settings.load
         await self._repository.load(settings.load if explicit else None)
         served = [state.name for state in self._repository.states if state.served]
@@ -107,9 +122,32 @@ class App:
             log.info("Ready: %s.", ", ".join(served))
         else:
             log.error("Not ready: no model is served; the reasons are above.")
-        while settings.model_control is ModelControl.POLL:
+        polled = settings.model_control is ModelControl.POLL
+        while polled or (self._remote and settings.model_control is ModelControl.EXPLICIT):
             await asyncio.sleep(settings.poll_seconds)
-            await self._repository.poll()
+            await self._fetch()
+            if polled:
+                await self._repository.poll()
+
+    async def _fetch(self) -> None:
+        """Brings the copy of a remote repository up to date; what is served stays when that fails."""
+        try:
+            if self._remote:
+                await self._remote.sync()
+        except RepositoryUnreachable as error:
+            log.error("%s", error)
+
+    def _observe_runs(self, model: str) -> Observer:
+        metrics = self._metrics.for_model(model)
+        return RunObservers((metrics, self._tracer)) if self._tracer else metrics
+
+    def _observe_requests(self) -> RequestObserver:
+        observers: list[RequestObserver] = [self._metrics]
+        if self._settings.access_log:
+            observers.append(AccessLog())
+        if self._tracer:
+            observers.append(self._tracer)
+        return observers[0] if len(observers) == 1 else RequestObservers(observers)
 
     async def _lame_duck(self) -> None:
         """Says that it is not ready, and serves on, until balancers have turned away."""
@@ -130,6 +168,8 @@ class App:
         await self._grpc.stop(grace=2.0)
         await self._http.stop()
         self._repository.close()
+        if self._tracer:
+            await asyncio.to_thread(self._tracer.close)
         log.info("Stopped.")
 
 

@@ -1,94 +1,176 @@
-"""What operators see in Prometheus. Implements the observers of the engine and the wire; knows neither's inside."""
+"""What operators see in Prometheus. Implements the observers of the engine and the wire; knows neither's inside.
 
-from collections.abc import Sequence
+Counts in plain numbers, and makes Prometheus' families of them when it is asked: a request pays for two additions.
+"""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from conveyor_server.core import errors
 from conveyor_server.engine.batcher import RunReport
 from conveyor_server.engine.model_versions import ModelState
+from conveyor_server.wire.service import Inference
 from conveyor_server.wire.status import Status
 
-_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_REASONS: dict[type[errors.RequestError], str] = {
+    errors.Overloaded: "queue_full",
+    errors.TooLate: "deadline",
+    errors.WaitExpired: "queue_timeout",
+    errors.Draining: "draining",
+    errors.ModelNotReady: "not_ready",
+}
+_HISTOGRAMS = {
+    "conveyor_request_duration_seconds": "From the arrival of an inference request to its answer, whatever it was.",
+    "conveyor_refusal_duration_seconds": "The same of requests that were refused, which are in the other one as well.",
+    "conveyor_queue_duration_seconds": "From the arrival of a request to the start of its run.",
+    "conveyor_gather_duration_seconds": "Making the input of a run from its requests.",
+    "conveyor_run_duration_seconds": "A run in the runtime.",
+    "conveyor_scatter_duration_seconds": "Handing each request of a run its rows.",
+    "conveyor_batch_rows": "Rows in a run.",
+}
 
 
-class Metrics:
+class Metrics(Collector):
     """All metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
-        # Else each counter and histogram has a second series, which no one reads.
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
-        self._registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "conveyor_requests", "Inference requests by how they ended.", ["model", "code"], registry=registry
-        )
-        self._request_seconds = Histogram(
-            "conveyor_request_duration_seconds",
-            "From the arrival of an inference request to its answer.",
-            ["model"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._queue_seconds = Histogram(
-            "conveyor_queue_duration_seconds",
-            "From the arrival of a request to the start of its run.",
-            ["model"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._run_seconds = Histogram(
-            "conveyor_run_duration_seconds", "Duration of a run.", ["model"], buckets=_SECONDS, registry=registry
-        )
-        self._batch_rows = Histogram(
-            "conveyor_batch_rows", "Rows in a run.", ["model"], buckets=_ROWS, registry=registry
-        )
-        self._queue_rows = Gauge("conveyor_queue_rows", "Rows that wait for a runner.", ["model"], registry=registry)
-        self._ready = Gauge(
-            "conveyor_model_ready", "1 when the model answers.", ["model", "version"], registry=registry
-        )
-        self._run_size = Gauge(
-            "conveyor_run_size_rows",
-            "Rows of a full run, chosen when the model was loaded.",
-            ["model"],
-            registry=registry,
-        )
-        self._provider = Gauge(
-            "conveyor_execution_provider", "1 for the provider in use.", ["model", "provider"], registry=registry
-        )
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)  # memory and CPU, where the system tells them
+        self._models: dict[str, ModelMetrics] = {}
+        self._states: Sequence[ModelState] = ()
+        self._in_flight = 0
 
-    def finished(self, model: str, status: Status, seconds: float) -> None:
-        """An inference request ended."""
-        self._requests.labels(model, status.name).inc()
-        self._request_seconds.labels(model).observe(seconds)
+    def finished(self, request: Inference, status: Status, seconds: float) -> None:
+        """An inference request ended. Requests for models that were not found count under an empty name."""
+        model = self.for_model(request.spec.name if request.spec else "")
+        model.codes[status.name] += 1
+        model.request_seconds.observe(seconds)
+        if request.error is not None and (reason := _REASONS.get(type(request.error))):
+            model.refusals[reason] += 1
+            model.refusal_seconds.observe(seconds)
 
     def for_model(self, model: str) -> "ModelMetrics":
-        """The observer of one model's runs."""
-        return ModelMetrics(
-            self._queue_seconds.labels(model), self._run_seconds.labels(model), self._batch_rows.labels(model)
-        )
+        """The observer of one model's runs; the same for all its versions, so that the series stay few."""
+        found = self._models.get(model)
+        if found is None:
+            found = self._models[model] = ModelMetrics()
+        return found
 
-    def exposition(self, states: Sequence[ModelState]) -> bytes:
+    def exposition(self, states: Sequence[ModelState], in_flight: int) -> bytes:
         """Everything in Prometheus' text format, with the state of the models as it is now."""
-        for state in states:
-            self._ready.labels(state.name, str(state.version)).set(state.served is not None)
-            if state.served:
-                self._queue_rows.labels(state.name).set(state.served.batcher.queued_rows)
-                self._run_size.labels(state.name).set(state.served.model.run_size)
-                self._provider.labels(state.name, state.served.model.provider).set(1)
+        self._states, self._in_flight = states, in_flight
         return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, for the registry."""
+        yield from self._counters()
+        for name, text in _HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(name, text, labels=["model"])
+            for model, metrics in self._models.items():
+                buckets = metrics.histograms[name]
+                histogram.add_metric([model], buckets.cumulative(), buckets.total)
+            yield histogram
+        yield from self._gauges()
+
+    def _counters(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "conveyor_requests", "Inference requests by how they ended.", labels=["model", "code"]
+        )
+        refused = CounterMetricFamily(
+            "conveyor_refused_requests", "Inference requests refused, by why.", labels=["model", "reason"]
+        )
+        failed = CounterMetricFamily("conveyor_failed_runs", "Runs that ended in an error.", labels=["model"])
+        for model, metrics in self._models.items():
+            for code, count in metrics.codes.items():
+                requests.add_metric([model, code], count)
+            for reason in _REASONS.values():  # all of them, so that a rate over one begins at zero
+                refused.add_metric([model, reason], metrics.refusals[reason])
+            failed.add_metric([model], metrics.failed_runs)
+        yield from (requests, refused, failed)
+
+    def _gauges(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "conveyor_in_flight_requests", "Requests of any kind that are not answered yet.", value=self._in_flight
+        )
+        version = ["model", "version"]
+        ready = GaugeMetricFamily("conveyor_model_ready", "1 when the version answers.", labels=version)
+        state = GaugeMetricFamily("conveyor_model_state", "1 for the state it is in.", labels=[*version, "state"])
+        queue = GaugeMetricFamily("conveyor_queue_rows", "Rows that wait for a runner.", labels=version)
+        run_size = GaugeMetricFamily(
+            "conveyor_run_size_rows", "Rows of a full run, chosen when the version was loaded.", labels=version
+        )
+        provider = GaugeMetricFamily(
+            "conveyor_execution_provider", "1 for the provider in use.", labels=[*version, "provider"]
+        )
+        for model in self._states:
+            labels = [model.name, str(model.version)]
+            ready.add_metric(labels, float(model.served is not None))
+            state.add_metric([*labels, model.status.value], 1)
+            if model.served:
+                queue.add_metric(labels, model.served.batcher.queued_rows)
+                run_size.add_metric(labels, model.served.model.run_size)
+                provider.add_metric([*labels, model.served.model.provider], 1)
+        yield from (ready, state, queue, run_size, provider)
 
 
 class ModelMetrics:
-    """Takes in the runs of one model."""
+    """The numbers of one model."""
 
-    def __init__(self, queue_seconds: Histogram, run_seconds: Histogram, batch_rows: Histogram) -> None:
-        self._queue_seconds = queue_seconds
-        self._run_seconds = run_seconds
-        self._batch_rows = batch_rows
+    def __init__(self) -> None:
+        self.codes: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.failed_runs = 0
+        self.histograms = {name: Buckets(_ROWS if name.endswith("rows") else _SECONDS) for name in _HISTOGRAMS}
+        self.request_seconds = self.histograms["conveyor_request_duration_seconds"]
+        self.refusal_seconds = self.histograms["conveyor_refusal_duration_seconds"]
+        self._queue_seconds = self.histograms["conveyor_queue_duration_seconds"]
+        self._gather_seconds = self.histograms["conveyor_gather_duration_seconds"]
+        self._run_seconds = self.histograms["conveyor_run_duration_seconds"]
+        self._scatter_seconds = self.histograms["conveyor_scatter_duration_seconds"]
+        self._batch_rows = self.histograms["conveyor_batch_rows"]
 
     def ran(self, report: RunReport) -> None:
         """A run ended."""
+        self.failed_runs += report.failed
         self._batch_rows.observe(report.batch.rows)
+        self._gather_seconds.observe(report.gather_seconds)
         self._run_seconds.observe(report.run_seconds)
-        for wait in report.waited:
-            self._queue_seconds.observe(wait)
+        self._scatter_seconds.observe(report.scatter_seconds)
+        for (_, first_row, _), waited in zip(report.batch.slices, report.waited, strict=True):
+            if first_row == 0:  # a request that is split over runs has waited once
+                self._queue_seconds.observe(waited)
+
+
+class Buckets:
+    """A histogram.
+
+    Args:
+        bounds: upper bounds of its buckets, rising; another one takes what is above.
+    """
+
+    __slots__ = ("_bounds", "_counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Takes in one value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """How many values lie at or below each bound, as Prometheus wants them."""
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        return list(zip(names, map(float, accumulate(self._counts)), strict=True))

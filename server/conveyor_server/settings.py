@@ -15,6 +15,7 @@ from cyclopts.validators import Number
 
 from conveyor_server.core.errors import StartError
 from conveyor_server.engine.providers import ExecutionProvider
+from conveyor_server.log_setup import LogFormat
 
 ENVIRONMENT_PREFIX = "CONVEYOR_"
 
@@ -49,8 +50,15 @@ class Settings:
         StartError: two settings contradict each other.
     """
 
-    repository: Annotated[Path, Parameter(help="Folder with the models, each as `<model>/<version>/model.onnx`.")] = (
-        Path("models")
+    repository: Annotated[
+        str,
+        Parameter(
+            help="Folder with the models, each as `<model>/<version>/model.onnx`, or a URL such as "
+            "`s3://bucket/prefix`, which is kept as a copy; credentials come from the environment."
+        ),
+    ] = "models"
+    repository_cache: Annotated[Path, Parameter(help="Where copies of repositories behind a URL are kept.")] = Path(
+        "~/.cache/conveyor"
     )
     model_control: Annotated[
         ModelControl,
@@ -115,6 +123,14 @@ class Settings:
     max_message_bytes: Annotated[
         int, Parameter(validator=_positive, help="Size limit of one request and of one response.")
     ] = 64 * 2**20
+    max_waiting_calls: Annotated[
+        int,
+        Parameter(
+            validator=_positive,
+            help="Calls that may wait to be read while more come than can be answered; of what comes on top, ever more "
+            "is cut off at once, and at twice as many everything. Less keeps shorter deadlines under overload.",
+        ),
+    ] = 256
     lame_duck_seconds: Annotated[
         float,
         Parameter(
@@ -127,6 +143,16 @@ class Settings:
         float, Parameter(validator=_not_negative, help="Then: how long accepted requests may take to be answered.")
     ] = 30.0
     log_level: Annotated[LogLevel, Parameter(help="How much is logged, on standard error.")] = LogLevel.INFO
+    log_format: Annotated[LogFormat, Parameter(help="How log lines look: for people, or one JSON object a line.")] = (
+        LogFormat.HUMAN
+    )
+    access_log: Annotated[
+        bool, Parameter(negative="", help="Log a line for each inference request: names and numbers, no payloads.")
+    ] = False
+    trace_endpoint: Annotated[
+        str,
+        Parameter(help="OTLP collector that gets traces over gRPC, such as `http://localhost:4317`; empty for none."),
+    ] = ""
 
     def __post_init__(self) -> None:
         if self.model_control is not ModelControl.EXPLICIT and (self.load or self.allow_admin):

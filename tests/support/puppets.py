@@ -11,6 +11,8 @@ from google.protobuf.message import Message
 from conveyor_server.core.errors import RequestError
 from conveyor_server.core.tensors import Array
 from conveyor_server.engine.batcher import RunReport
+from conveyor_server.wire.service import Inference
+from conveyor_server.wire.status import Status
 
 
 class PuppetModel:
@@ -86,8 +88,8 @@ class Runs:
         self.reports.append(report)
         self.rows.append(report.batch.rows)
 
-    def finished(self, model: str, status: object, seconds: float) -> None:
-        self.finished_requests.append((model, str(getattr(status, "name", status))))
+    def finished(self, request: Inference, status: Status, seconds: float) -> None:
+        self.finished_requests.append((request.spec.name if request.spec else "", status.name))
 
 
 class FakeCall:
@@ -96,6 +98,8 @@ class FakeCall:
     def __init__(self, deadline: float = inf) -> None:
         self.deadline = deadline
         self.request_id = ""
+        self.method = "ModelInfer"
+        self.metadata: dict[str, str] = {}
         self.outcome: asyncio.Future[Message | RequestError] = asyncio.get_running_loop().create_future()
         self.cancel = lambda: None
 

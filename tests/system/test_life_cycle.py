@@ -109,7 +109,7 @@ async def test_requests_in_a_long_queue_are_answered_before_the_exit(tmp_path):
 def queued_rows(server, model):
     with urllib.request.urlopen(f"{server.http_url}/metrics", timeout=30) as response:
         page = response.read().decode()
-    return float(page.split(f'conveyor_queue_rows{{model="{model}"}} ')[1].split()[0])
+    return float(page.split(f'conveyor_queue_rows{{model="{model}",version="1"}} ')[1].split()[0])
 
 
 def http_status(url):

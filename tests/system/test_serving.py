@@ -221,11 +221,11 @@ def test_metrics_and_probes_over_http(server, client):
     assert float(lines['conveyor_queue_duration_seconds_count{model="digits"}']) >= 1
     assert float(lines['conveyor_run_duration_seconds_count{model="digits"}']) >= 1
     assert float(lines['conveyor_batch_rows_bucket{le="8.0",model="digits"}']) >= 1
-    assert lines['conveyor_queue_rows{model="digits"}'] == "0.0"
+    assert lines['conveyor_queue_rows{model="digits",version="3"}'] == "0.0"
     assert lines['conveyor_model_ready{model="digits",version="3"}'] == "1.0"
     assert lines['conveyor_model_ready{model="truncated",version="1"}'] == "0.0"
-    assert float(lines['conveyor_run_size_rows{model="digits"}']) >= 1
-    assert lines['conveyor_execution_provider{model="digits",provider="CPUExecutionProvider"}'] == "1.0"
+    assert float(lines['conveyor_run_size_rows{model="digits",version="3"}']) >= 1
+    assert lines['conveyor_execution_provider{model="digits",provider="CPUExecutionProvider",version="3"}'] == "1.0"
 
 
 def run_client(*arguments):

@@ -41,6 +41,10 @@ class Overloaded(RequestError):
     """The work was refused at the door: the queue is full, or the work could not be done in time. Retry elsewhere."""
 
 
+class TooLate(Overloaded):
+    """The work ahead makes the request's deadline impossible. Retry elsewhere."""
+
+
 class Draining(RequestError):
     """The server is stopping and takes no new work. Retry elsewhere."""
 

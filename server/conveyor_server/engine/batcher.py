@@ -13,7 +13,7 @@ from typing import Protocol
 
 from conveyor_server.core.batch import Batch, Entry, Reply
 from conveyor_server.core.batch_queue import BatchQueue, QueuePolicy
-from conveyor_server.core.errors import Draining, Overloaded, ServerFailed
+from conveyor_server.core.errors import Draining, ServerFailed, TooLate
 from conveyor_server.core.tensors import Array
 from conveyor_server.core.throughput import Throughput
 
@@ -124,7 +124,8 @@ class Batcher:
 
         Raises:
             Draining: the model is being taken out of service.
-            Overloaded: the queue is full, or the work ahead makes the deadline impossible.
+            Overloaded: the queue is full.
+            TooLate: the work ahead makes the deadline impossible.
         """
         if self._draining:
             raise Draining("The server is shutting down and has stopped accepting new requests.")
@@ -132,7 +133,7 @@ class Batcher:
         ahead = self._queue.rows + self._running_rows
         # Nothing ahead: the estimate may be stale, and a run costs no one else anything.
         if ahead and now + (needed := self._throughput.seconds_for(ahead + rows) / self._runners) > deadline:
-            raise Overloaded(
+            raise TooLate(
                 f"The deadline cannot be met: {ahead} rows are ahead, so the answer would take about "
                 f"{needed * 1000:.1f} ms, and {max(0.0, deadline - now) * 1000:.1f} ms are left. Retry on another "
                 "replica."

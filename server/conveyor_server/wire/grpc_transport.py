@@ -6,7 +6,7 @@ streams that have nothing to say.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from math import inf
 
 import grpc
@@ -27,11 +27,19 @@ _Outcome = Message | RequestError
 class GrpcCall:
     """A call of grpcio as the service sees it: a slot that resolves a future."""
 
+    method = "ModelInfer"
+
     def __init__(self, context: _Context) -> None:
+        self._context = context
         self.deadline = _deadline(context)
         self.request_id = ""
         self.outcome: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
         self._on_cancel: Callable[[], None] | None = None
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The call's headers that are text."""
+        return {name: value for name, value in self._context.invocation_metadata() or () if isinstance(value, str)}
 
     def answer(self, response: Message) -> None:
         """Sends the response."""
@@ -83,18 +91,25 @@ class GrpcTransport:
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         max_message_bytes: size limit of one request or response.
+        max_waiting_calls: how many calls may wait for this process to look at them. More than that are reset by
+            grpc's own threads: a call costs nearly as much to refuse here as to answer, so that a process that looks
+            at each would, at three times its rate, answer none in time.
 
     Raises:
         StartError: the address is taken or not ours.
     """
 
-    def __init__(self, service: InferenceService, host: str, port: int, max_message_bytes: int) -> None:
+    def __init__(
+        self, service: InferenceService, host: str, port: int, max_message_bytes: int, max_waiting_calls: int = 256
+    ) -> None:
         self._traffic = _Traffic()
         self._streams: set[asyncio.Task[None]] = set()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", max_message_bytes),
+                ("grpc.server.max_pending_requests", max_waiting_calls),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * max_waiting_calls),
                 ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, and must be told so
             ]
         )
@@ -109,6 +124,11 @@ class GrpcTransport:
                 f"gRPC cannot listen on {address}: the port is taken or the address is not of this machine. Choose "
                 "another with --grpc-port or --host."
             ) from error
+
+    @property
+    def in_progress(self) -> int:
+        """Requests that are not answered yet."""
+        return self._traffic.in_progress
 
     async def start(self) -> None:
         """Begins to accept connections."""

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 
 from conveyor_server import __version__
 from conveyor_server.core.errors import Cancelled, DeadlineExceeded, RequestError, ServerFailed
-from conveyor_server.core.model import TensorSpec
+from conveyor_server.core.model import ModelSpec, TensorSpec
 from conveyor_server.core.tensors import Array, decode_inputs, decode_outputs, encode_outputs
 from conveyor_server.engine.repository import Repository
 from conveyor_server.engine.served_model import ServedModel
@@ -52,22 +52,34 @@ _DEFAULT_SCHEDULING = Scheduling()
 class RequestObserver(Protocol):
     """Who wants to know how requests end."""
 
-    def finished(self, model: str, status: Status, seconds: float) -> None:
-        """An inference request for `model` ended; the name is empty when there is no such model."""
+    def finished(self, request: "Inference", status: Status, seconds: float) -> None:
+        """An inference request ended."""
 
 
-class _Inference:
-    """The reply slot of one inference."""
+class Inference:
+    """The reply slot of one inference, and what observers may know of it."""
 
-    __slots__ = ("_call", "_classes", "_observer", "_served", "_started", "_wanted")
+    __slots__ = ("_classes", "_observer", "_served", "_started", "_wanted", "asked", "call", "error", "rows", "trace")
 
     def __init__(self, call: Call, observer: RequestObserver) -> None:
-        self._call = call
+        self.call = call
+        self.asked = ""
+        """The model that the client named, there or not."""
+        self.rows = 0
+        self.error: RequestError | None = None
+        """Why there is no answer."""
+        self.trace: object = None
+        """What a tracer keeps with the request."""
         self._observer = observer
         self._started = time.perf_counter()
         self._served: ServedModel | None = None
         self._wanted: Sequence[int] = ()
         self._classes: Mapping[int, int] = {}
+
+    @property
+    def spec(self) -> ModelSpec | None:
+        """The model that answers; None before it is found."""
+        return self._served.spec if self._served else None
 
     def expect(self, served: ServedModel) -> None:
         """Says which model will answer."""
@@ -79,6 +91,7 @@ class _Inference:
         self._classes = classes
 
     def answer(self, outputs: Sequence[Array]) -> None:
+        """Sends the outputs that the client wants."""
         assert self._served is not None, "An answer came before the question. This is a bug."
         spec = self._served.spec
         if self._classes:
@@ -87,30 +100,32 @@ class _Inference:
             except RequestError as error:
                 self.fail(error)
                 return
-        self._call.answer(encode_outputs(outputs, self._wanted, spec, self._call.request_id))
+        self.call.answer(encode_outputs(outputs, self._wanted, spec, self.call.request_id))
         self._finished(Status.OK)
 
     def fail(self, error: RequestError) -> None:
+        """Sends the error; one of ours goes to the log, with the request's id."""
         if isinstance(error, ServerFailed):
             # Failures of ours are found in the log by this id; clients may not have sent one.
-            reference = self._call.request_id or uuid.uuid4().hex
+            reference = self.call.request_id or uuid.uuid4().hex
             log.error("Request %s failed: %s", reference, error)
             error = ServerFailed(f"[request id: {reference}] {error}")
-        self._call.fail(error)
+        self.error = error
+        self.call.fail(error)
         self._finished(STATUS_OF[type(error)])
 
     def given_up(self) -> None:
         """The client has gone: it cancelled, or its deadline passed."""
-        expired = asyncio.get_running_loop().time() >= self._call.deadline
+        expired = asyncio.get_running_loop().time() >= self.call.deadline
         self._finished(STATUS_OF[DeadlineExceeded if expired else Cancelled])
 
     def _finished(self, status: Status) -> None:
-        seconds, name = time.perf_counter() - self._started, ""
+        seconds = time.perf_counter() - self._started
         if self._served is not None:
-            statistics, name = self._served.statistics, self._served.spec.name
+            statistics = self._served.statistics
             count = statistics.answered if status is Status.OK else statistics.failed
             count(seconds, time.time_ns() // 1_000_000)
-        self._observer.finished(name, status, seconds)
+        self._observer.finished(self, status, seconds)
 
 
 class InferenceService:
@@ -180,18 +195,18 @@ class InferenceService:
 
     def model_infer(self, data: bytes, call: Call) -> None:
         """Decodes and queues one inference; `call` is answered or failed when its rows have run."""
-        reply = _Inference(call, self._observer)
+        reply = Inference(call, self._observer)
         try:
             request = parse(pb.ModelInferRequest, data)
-            call.request_id = request.id
+            call.request_id, reply.asked = request.id, request.model_name
             served = self._repository.get(request.model_name, request.model_version)
             spec = served.spec
             reply.expect(served)
             scheduling = read_scheduling(request) if request.parameters else _DEFAULT_SCHEDULING
             outputs = decode_outputs(request, spec)
             reply.want(outputs, read_classification(request, spec) if request.outputs else {})
-            inputs, rows = decode_inputs(request, spec)
-            entry = served.batcher.submit(inputs, rows, call.deadline, reply, *scheduling)
+            inputs, reply.rows = decode_inputs(request, spec)
+            entry = served.batcher.submit(inputs, reply.rows, call.deadline, reply, *scheduling)
         except RequestError as error:
             reply.fail(error)
         except Exception:

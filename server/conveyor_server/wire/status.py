@@ -25,6 +25,7 @@ STATUS_OF: dict[type[errors.RequestError], Status] = {
     # Balancers send these to another replica.
     errors.ModelNotReady: Status.UNAVAILABLE,
     errors.Overloaded: Status.UNAVAILABLE,
+    errors.TooLate: Status.UNAVAILABLE,
     errors.Draining: Status.UNAVAILABLE,
     errors.WaitExpired: Status.UNAVAILABLE,
     errors.DeadlineExceeded: Status.DEADLINE_EXCEEDED,

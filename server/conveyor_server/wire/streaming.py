@@ -1,7 +1,8 @@
 """Many inferences on one stream: in flight together, answered as they finish. Knows no transport and no model."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import cast
 
 from google.protobuf.message import Message
@@ -78,6 +79,10 @@ class _Stream:
 
 class _StreamedCall:
     """One request of a stream as the service sees it."""
+
+    method = "ModelStreamInfer"
+    metadata: Mapping[str, str] = MappingProxyType({})
+    """None of its own: the stream's headers are about the stream."""
 
     def __init__(self, stream: _Stream, deadline: float) -> None:
         self._stream = stream

@@ -1,0 +1,34 @@
+"""One log line for each inference request, when asked for. Names and numbers only; never what a tensor holds."""
+
+import logging
+
+from conveyor_server.wire.service import Inference
+from conveyor_server.wire.status import Status
+
+log = logging.getLogger(__name__)
+
+_LONGEST = 100
+"""Characters of a name that a client chose."""
+
+
+class AccessLog:
+    """Writes the lines."""
+
+    def finished(self, request: Inference, status: Status, seconds: float) -> None:
+        """An inference request ended."""
+        spec = request.spec
+        fields = {
+            "method": request.call.method,
+            "model": spec.name if spec else request.asked[:_LONGEST],
+            "version": spec.version if spec else "",
+            "rows": request.rows,
+            "code": status.name,
+            "milliseconds": round(seconds * 1000, 3),
+            "request_id": request.call.request_id[:_LONGEST],
+        }
+        log.info(
+            "%(method)s model=%(model)s version=%(version)s rows=%(rows)d code=%(code)s ms=%(milliseconds).3f "
+            "id=%(request_id)s",
+            fields,
+            extra=fields,
+        )
