@@ -2,17 +2,12 @@
 
 import contextlib
 import os
-import signal
-import socket
-import subprocess
 import sys
-import urllib.request
+import uuid
 from pathlib import Path
 
-import boto3
 import fsspec
 import pytest
-from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +15,7 @@ from conveyor_server.core.errors import RepositoryUnreachable, StartError
 from conveyor_server.engine import remote_repository
 from conveyor_server.engine.local_mirror import LocalMirror, RemoteFile, is_safe, units
 from conveyor_server.engine.remote_repository import RemoteRepository, is_remote
-
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+from support.object_storage import S3Server, free_port
 
 
 def tree(folder):
@@ -58,47 +52,27 @@ class Remote:
         return tree(self.repository.folder)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="session")
 def s3():
-    """moto's server; its URL."""
-    url = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", url.split(":")[2]]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            while True:
-                assert process.poll() is None, "moto's server did not start"
-                with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-                    break
-            yield url
-        finally:
-            process.send_signal(signal.SIGKILL)
+    with S3Server() as server:
+        yield server
 
 
 @pytest.fixture
 def s3_environment(s3, monkeypatch):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": s3}.items():
+    for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     return s3
 
 
 @pytest.fixture
-def bucket(s3_environment, request):
-    client = boto3.client("s3", endpoint_url=s3_environment, config=Config(retries={"max_attempts": 1}))
-    name = "b" + str(abs(hash(request.node.name)))
-    client.create_bucket(Bucket=name)
-    yield client, name
-    client.close()
+def bucket(s3_environment):
+    name = f"bucket-{uuid.uuid4().hex}"
+    with contextlib.closing(s3_environment.client()) as client:
+        client.create_bucket(Bucket=name)
+        yield client, name
 
 
 @pytest.fixture(params=["memory", "file", "s3"])
