@@ -1,6 +1,7 @@
 """Owns the differences between two ONNX files: signature, metadata, operators, weights. Knows onnx only."""
 
 import difflib
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -80,11 +81,22 @@ def _operators(first: onnx.ModelProto, second: onnx.ModelProto) -> Iterator[Diff
 
 
 def _in_words(node: onnx.NodeProto) -> str:
-    attributes = ", ".join(
-        str(onnx.helper.printable_attribute(item)) for item in sorted(node.attribute, key=lambda item: item.name)
-    )
+    """Return a node as text; what has no short text, such as a tensor among the attributes, is told by its hash."""
+    attributes = sorted(node.attribute, key=lambda item: item.name)
     operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    return f"{node.name}: {', '.join(node.output)} = {operator}({', '.join(node.input)}){{{attributes}}}"
+    settings = ", ".join(map(_attribute, attributes))
+    return f"{node.name}: {', '.join(node.output)} = {operator}({', '.join(node.input)}) {settings}".rstrip()
+
+
+def _attribute(attribute: onnx.AttributeProto) -> str:
+    kind = onnx.AttributeProto
+    if attribute.type in (kind.INT, kind.INTS, kind.FLOAT, kind.FLOATS, kind.STRING, kind.STRINGS):
+        value = onnx.helper.get_attribute_value(attribute)
+        plain = onnx.helper.make_attribute(attribute.name, value, attr_type=attribute.type)
+        if plain == attribute:
+            return f"{attribute.name}={value!r}"
+    digest = hashlib.sha256(attribute.SerializeToString(deterministic=True)).hexdigest()
+    return f"{attribute.name}=#{digest[:16]}"
 
 
 def _weights(first: onnx.ModelProto, second: onnx.ModelProto) -> Iterator[Difference]:
