@@ -8,7 +8,7 @@ PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
 TOOLS := .tools/perf_analyzer .tools/digitsclassifier .tools/onnxruntime-1.17
 PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
 
-.PHONY: help setup serve predict test check format protos constraints clean
+.PHONY: help setup serve predict test check format protos constraints bench-export bench-overload clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,12 @@ constraints:  ## Pin the newest versions that the pyproject files admit, in cons
 	$(BIN)/pip install --quiet torch==2.13.0 $(PACKAGES) --group test --group check
 	(sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//') > .venv/pins
 	mv .venv/pins constraints.txt
+
+bench-export: .venv/development.stamp  ## Our ONNX files beside those of Keras and torch: size, speed, time to export
+	$(BIN)/python benchmarks/export.py
+
+bench-overload: .venv/development.stamp  ## Three times the sustainable rate for a minute: what is answered, refused, lost
+	$(BIN)/python benchmarks/overload.py
 
 clean:  ## Remove everything that was made here, but for the models
 	rm -rf .venv .tools .samples .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
