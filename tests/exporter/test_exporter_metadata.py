@@ -1,8 +1,11 @@
+import dataclasses
+import hashlib
 import json
 
 import pytest
 
-from conveyor_exporter.metadata import Metadata, Task
+from conveyor_exporter.file_format import InputDtype
+from conveyor_exporter.metadata import Metadata, Source, Task
 
 
 def test_binary_properties():
@@ -56,3 +59,32 @@ def test_outputs_are_named_by_their_task():
 def test_metadata_that_cannot_be_is_refused(units, labels, options, message):
     with pytest.raises(ValueError, match=message):
         Metadata.for_units(units, labels, **options)
+
+
+def test_the_source_is_named_by_its_hash():
+    metadata = Metadata.for_units(1, ["a", "b"], source=Source.of("keras", b"content"))
+    properties = metadata.to_properties()
+    assert properties["conveyor.source.format"] == "keras"
+    assert properties["conveyor.source.sha256"] == hashlib.sha256(b"content").hexdigest()
+    with pytest.raises(ValueError, match="SHA-256 in hexadecimal"):
+        Source("keras", "cafe")
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "expected"),
+    [
+        ((28, 20, 1), InputDtype.FLOAT32, {"color": "grayscale", "dtype": "float32", "scale": 2 / 255, "offset": -1.0}),
+        ((28, 20, 3), InputDtype.UINT8, {"color": "RGB", "dtype": "uint8", "scale": 1.0, "offset": 0.0}),
+        ((28, 20, 7), InputDtype.UINT8, {"color": None, "dtype": "uint8", "scale": 1.0, "offset": 0.0}),
+    ],
+)
+def test_preprocessing_says_what_to_do_with_a_picture(shape, dtype, expected):
+    metadata = Metadata.for_units(1, ["a", "b"], input_range=(-1, 1))
+    properties = dataclasses.replace(metadata, input_shape=shape, input_dtype=dtype).to_properties()
+    size = {"height": 28, "width": 20, "layout": "NHWC"}
+    assert json.loads(properties["conveyor.preprocessing"]) == size | expected
+
+
+def test_what_is_no_picture_has_no_preprocessing():
+    metadata = dataclasses.replace(Metadata.for_units(1, ["a", "b"]), input_shape=(784,))
+    assert "conveyor.preprocessing" not in metadata.to_properties()

@@ -33,6 +33,46 @@ def test_export_verifies_and_publishes(tmp_path, tutorial_network):
     assert session.get_modelmeta().custom_metadata_map["conveyor.labels"] == '["even", "odd"]'
 
 
+def test_files_are_made_from_the_evidence_and_published_beside_the_model(tmp_path):
+    seen = []
+
+    def card(evidence):
+        seen.append(evidence)
+        return {"README.md": evidence.sha256.encode()}
+
+    exported = export(head(1, "sigmoid"), tmp_path, name="m", beside=card)
+    (evidence,) = seen
+    assert exported.published.path.with_name("README.md").read_text() == exported.published.sha256
+    assert evidence.content == exported.published.path.read_bytes()
+    assert evidence.verification is exported.verification
+    assert [layer.name for layer in evidence.layers] == ["flatten", "dense"]
+    assert evidence.metadata.labels == ("0", "1")
+
+
+def test_a_card_that_fails_publishes_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        export(head(1, "sigmoid"), tmp_path, name="m", beside=lambda evidence: 1 / 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (LabelledData(np.zeros((2, 4)), [0, 1]), r"must be \[samples, \*\(2, 2, 1\)\]"),
+        (LabelledData(np.zeros((2, 2, 2, 1)), [0, 2]), "knows 2 classes"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        export(head(1, "sigmoid"), tmp_path, name="m", data=data)
+
+
+@pytest.mark.parametrize("max_drop", [-0.1, 1.0])
+def test_a_drop_is_a_share(tmp_path, max_drop):
+    with pytest.raises(ValueError, match=r"0\.01 is one point"):
+        export(head(1, "sigmoid"), tmp_path, name="m", max_drop=max_drop)
+
+
 def test_a_foreign_module_needs_its_input_shape(tmp_path):
     module = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Softmax(1))
     with pytest.raises(ValueError, match="`input_shape` is needed"):

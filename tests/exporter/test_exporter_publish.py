@@ -110,3 +110,20 @@ def test_a_repository_that_is_a_file_is_a_clear_error(tmp_path):
     (tmp_path / "models").touch()
     with pytest.raises(PublishFailed, match="cannot write to"):
         publish(b"", tmp_path / "models", "digits")
+
+
+def test_files_beside_the_model_appear_with_it(tmp_path):
+    published = publish(b"model", tmp_path, "digits", {"README.md": b"card", "filters.png": b"png"})
+    assert {path.name: path.read_bytes() for path in published.path.parent.iterdir()} == {
+        "model.onnx": b"model",
+        "README.md": b"card",
+        "filters.png": b"png",
+    }
+    assert (published.size, latest(tmp_path, "digits")) == (5, published)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "../README.md", ".hidden", "", "a/b"])
+def test_a_file_beside_the_model_stays_beside_it(tmp_path, name):
+    with pytest.raises(ValueError, match=r"a file beside model\.onnx cannot be called"):
+        publish(b"model", tmp_path, "digits", {name: b""})
+    assert list(tmp_path.iterdir()) == []
