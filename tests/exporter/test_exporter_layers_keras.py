@@ -111,7 +111,8 @@ def test_an_initializer_draws_as_that_of_keras(name):
     ours = initializers.get(name, "kernel_initializer", "Conv2D")(shape).numpy()
     assert ours.shape == shape
     assert ours.std() == pytest.approx(theirs.std(), rel=0.02)
-    assert np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=0.2)
+    # Not the maximum: Keras on torch lets a few values lie beyond the cut.
+    assert np.quantile(np.abs(ours), 0.999) == pytest.approx(np.quantile(np.abs(theirs), 0.999), rel=0.05)
 
 
 def test_batch_normalization_learns_as_that_of_keras():

@@ -48,9 +48,16 @@ class Rescaling(Layer):
 
     def compute(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return float32 [batch, ...] for float32 [batch, ...]."""
-        if self.elementwise:
-            return inputs * self.scale[0] + self.offset[0]
-        return inputs * inputs.new_tensor(self.scale) + inputs.new_tensor(self.offset)
+        if any(factor != 1 for factor in self.scale):
+            inputs = inputs * self._operand(self.scale, inputs)
+        if any(self.offset):
+            inputs = inputs + self._operand(self.offset, inputs)
+        return inputs
+
+    @staticmethod
+    def _operand(numbers: tuple[float, ...], inputs: torch.Tensor) -> torch.Tensor | float:
+        """Return one number as it is, so that float64 inputs meet it unrounded, and several as a tensor."""
+        return numbers[0] if len(numbers) == 1 else inputs.new_tensor(numbers)
 
     def _numbers(self, value: object, argument: str) -> tuple[float, ...]:
         if not isinstance(value, Sequence) or isinstance(value, str):
