@@ -22,13 +22,19 @@ class ServerProcess:
         flags: more command-line flags.
         ready: the log line (a pattern) to wait for.
         environment: more environment variables.
+        ports: gRPC and HTTP ports; 0 takes a free one.
     """
 
     def __init__(
-        self, repository: Path, *flags: str, ready: str = r"Ready: ", environment: dict[str, str] | None = None
+        self,
+        repository: Path,
+        *flags: str,
+        ready: str = r"Ready: ",
+        environment: dict[str, str] | None = None,
+        ports: tuple[int, int] = (0, 0),
     ) -> None:
         command = [sys.executable, "-m", "conveyor_server", "--repository", str(repository)]
-        command += ["--grpc-port", "0", "--http-port", "0", *flags]
+        command += ["--grpc-port", str(ports[0]), "--http-port", str(ports[1]), *flags]
         self._ready = ready
         self.log: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -36,6 +42,7 @@ class ServerProcess:
             command,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",  # grpc's own messages quote what clients sent
             env={**os.environ, "CONVEYOR_LAME_DUCK_SECONDS": "0", **(environment or {})},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

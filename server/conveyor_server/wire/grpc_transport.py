@@ -6,6 +6,7 @@ streams that have nothing to say.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from math import inf
 
@@ -17,6 +18,8 @@ from conveyor_server.core.errors import Draining, RequestError, StartError
 from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, TwoWayStream, Unary
 from conveyor_server.wire.service import InferenceService
 from conveyor_server.wire.status import STATUS_OF
+
+log = logging.getLogger(__name__)
 
 _SILENCE_SECONDS = 0.1
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -102,28 +105,20 @@ class GrpcTransport:
     def __init__(
         self, service: InferenceService, host: str, port: int, max_message_bytes: int, max_waiting_calls: int = 256
     ) -> None:
+        self._service = service
+        self._host = f"[{host}]" if ":" in host else host
+        self._options = [
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.server.max_pending_requests", max_waiting_calls),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * max_waiting_calls),
+            ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, and must be told so
+        ]
         self._traffic = _Traffic()
         self._streams: set[asyncio.Task[None]] = set()
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", max_message_bytes),
-                ("grpc.server.max_pending_requests", max_waiting_calls),
-                ("grpc.server.max_pending_requests_hard_limit", 2 * max_waiting_calls),
-                ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, and must be told so
-            ]
-        )
-        for name, rpcs in service.rpcs.items():
-            handlers = {method: self._handler(rpc) for method, rpc in rpcs.items()}
-            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        try:
-            self.port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise StartError(
-                f"gRPC cannot listen on {address}: the port is taken or the address is not of this machine. Choose "
-                "another with --grpc-port or --host."
-            ) from error
+        self._stopping = False
+        self._watching: asyncio.Task[None] | None = None
+        self._server, self.port = self._make_server(port)
 
     @property
     def in_progress(self) -> int:
@@ -133,6 +128,7 @@ class GrpcTransport:
     async def start(self) -> None:
         """Begins to accept connections."""
         await self._server.start()
+        self._watching = asyncio.create_task(self._watch())
 
     async def stop(self, grace: float) -> None:
         """Waits until all is answered and no more comes, at most `grace` seconds, then closes streams and connections.
@@ -141,6 +137,7 @@ class GrpcTransport:
         moment of grpcio's own stop would be CANCELLED, which nobody retries (grpc issue 41785); hence the wait for
         silence. Open streams then end with a code that clients retry elsewhere.
         """
+        self._stopping = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._traffic.silence(), grace)
         if self._streams:
@@ -148,6 +145,41 @@ class GrpcTransport:
                 stream.cancel()
             await asyncio.sleep(_SILENCE_SECONDS)  # in which grpcio writes their last words
         await self._server.stop(0)
+        if self._watching is not None:
+            await self._watching
+
+    async def _watch(self) -> None:
+        """Puts another server in the place of one that broke.
+
+        One request whose path is not UTF-8 ends grpcio's server (1.85 and older) with all its calls.
+        """
+        while not self._stopping:
+            try:
+                await self._server.wait_for_termination()
+            except Exception as error:
+                log.error("grpcio's server broke, and is replaced: %r", error)
+            while not self._stopping:
+                try:
+                    self._server, _ = self._make_server(self.port)
+                except StartError:  # the old one has not let go of the port yet
+                    await asyncio.sleep(_SILENCE_SECONDS)
+                else:
+                    await self._server.start()
+                    break
+
+    def _make_server(self, port: int) -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server(options=self._options)
+        for name, rpcs in self._service.rpcs.items():
+            handlers = {method: self._handler(rpc) for method, rpc in rpcs.items()}
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        address = f"{self._host}:{port}"
+        try:
+            return server, server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise StartError(
+                f"gRPC cannot listen on {address}: the port is taken or the address is not of this machine. Choose "
+                "another with --grpc-port or --host."
+            ) from error
 
     def _handler(self, rpc: Rpc) -> "grpc.RpcMethodHandler[bytes, Message]":
         match rpc:
