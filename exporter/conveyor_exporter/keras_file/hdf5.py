@@ -1,77 +1,60 @@
-"""Owns the reading of HDF5 from memory, with every detour of the format refused: links, other files, bombs.
+"""Owns what is asked of an HDF5 file: members, texts and arrays by path, each checked before memory is taken for it.
 
-The only module that imports h5py. Knows nothing of Keras.
+Knows nothing of Keras, and nothing of where things lie in the file.
 """
 
-import io
-import re
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from conveyor_exporter.errors import ModelFileRefused
-from conveyor_exporter.keras_file import json_text
+from conveyor_exporter.keras_file import hdf5_format, json_text
+from conveyor_exporter.keras_file.hdf5_format import Hdf5Bytes, Header
+from conveyor_exporter.keras_file.hdf5_values import Values, attributes, dataset_values, text_in_heap
 from conveyor_exporter.keras_file.json_text import quoted
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
-MAX_MEMBERS = 5000
 MAX_TEXTS = 5000
-MAX_TEXT_MEMORY = 256 << 20
-_HEAP = re.compile(rb"GCOL\x01\0\0\0(.{8})", re.DOTALL)  # a collection of texts, HDF5 file format III.E
 
 Array = NDArray[np.float32]
 Path = tuple[str, ...]
 
 
 class Hdf5:
-    """An HDF5 file in memory; use it in a `with` statement.
+    """An HDF5 file in memory.
 
     Args:
         content: the bytes of the file.
         what: how messages call the file.
+
+    Raises:
+        ModelFileRefused: the file is damaged.
     """
 
     def __init__(self, content: bytes, what: str) -> None:
         self.what = what
         self._content = content
-        with self._refusing("it cannot be opened"):
-            self._file = h5py.File(io.BytesIO(content), "r")
-        with self._refusing("it cannot be opened"):
-            sizes = self._file.id.get_create_plist().get_sizes()
-        if sizes != (8, 8):
-            raise self.refusal(f"addresses and lengths of {sizes} bytes are not what Keras writes")
-        largest = max((int.from_bytes(match[1], "little") for match in _HEAP.finditer(content)), default=0)
-        self._longest_text = min(largest, len(content))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._refusing("it cannot be closed"):
-            self._file.close()
+        self._headers: dict[Path, Header | None] = {}
+        self._members: dict[Path, Mapping[str, int | None]] = {}
+        self._attributes: dict[Path, Mapping[str, Values]] = {}
+        with self._naming(""):
+            self._file = Hdf5Bytes(content)
 
     def members(self, path: Path) -> list[str] | None:
         """Return the names in a group, or None when there is no such group.
 
         Raises:
-            ModelFileRefused: there are too many, or the way to the group is a link.
+            ModelFileRefused: it is no group, has too many members, or the way to it is a link.
         """
-        with self._refusing(f"{_shown(path)} cannot be read"):
-            group = self._find(path)
-            if group is None:
-                return None
-            if not isinstance(group, h5py.Group):
-                raise self.refusal(f"{_shown(path)} must be a group")
-            if group.id.get_num_objs() > MAX_MEMBERS:
-                raise self.refusal(f"{_shown(path)} has more than {MAX_MEMBERS} members")
-            return [str(name) for name in group]
+        group = self._find(path)
+        if group is None:
+            return None
+        members = self._members_of(path, group)
+        if members is None:
+            raise self.refusal(f"{_shown(path)} must be a group")
+        return list(members)
 
     def text(self, path: Path, attribute: str) -> str | None:
         """Return an attribute that is one text, or None when there is no such group or attribute.
@@ -100,7 +83,7 @@ class Hdf5:
         raise self.refusal(f"{_shown(path)} has too many attributes {attribute!r}")
 
     def array(self, path: Path, shape: tuple[int, ...], owner: str) -> Array:
-        """Return a dataset as float32, after a look at everything that can be known before reading it.
+        """Return a dataset as float32.
 
         Args:
             path: the way to the dataset.
@@ -110,86 +93,102 @@ class Hdf5:
         Raises:
             ModelFileRefused: it is missing, has another shape or type, lies elsewhere, or is not finite.
         """
-        with self._refusing(f"{owner}: {_shown(path)} cannot be read"):
-            dataset = self._find(path)
-            if not isinstance(dataset, h5py.Dataset):
-                raise self.refusal(f"{owner}: there is no dataset {_shown(path)}")
-            self._check_storage(dataset, f"{owner}: {_shown(path)}")
-            if dataset.shape != shape:
-                raise self.refusal(f"{owner}: {_shown(path)} has shape {dataset.shape}, the layer needs {shape}")
-            if dataset.dtype.str in ("<f4", ">f4"):
-                values = np.asarray(dataset[()], np.float32)
-            elif dataset.dtype.str == "|V2" and self._texts(path, "dtype", scalar=True) in (None, ["bfloat16"]):
-                # the upper half of a float32's bits
-                values = (np.asarray(dataset[()]).view("<u2").astype(np.uint32) << 16).view(np.float32)
-            else:
-                raise self.refusal(f"{owner}: {_shown(path)} holds {quoted(dataset.dtype.str)}; float32 is needed")
-        if not np.isfinite(values).all():
-            raise self.refusal(f"{owner}: {_shown(path)} holds nan or infinite values; did the training diverge?")
-        return values.reshape(shape)
+        title, header = f"{owner}: {_shown(path)}", self._find(path)
+        if header is None or hdf5_format.LAYOUT not in header.messages:
+            raise self.refusal(f"{owner}: there is no dataset {_shown(path)}")
+        with self._naming(title):
+            values = dataset_values(self._file, header)
+        if values.shape != shape:
+            raise self.refusal(f"{title} has shape {values.shape}, the layer needs {shape}")
+        declared = math.prod(shape) * values.datatype.size
+        if values.stored != declared:
+            raise self.refusal(f"{title} declares {declared:,} bytes and stores {values.stored:,}")
+        array = self._floats(path, values, title)
+        if not np.isfinite(array).all():
+            raise self.refusal(f"{title} holds nan or infinite values; did the training diverge?")
+        return array.reshape(shape)
 
     def refusal(self, reason: str) -> ModelFileRefused:
         """Return the error for this file."""
         return ModelFileRefused(f"{self.what}: {reason}.")
 
-    def _check_storage(self, dataset: h5py.Dataset, title: str) -> None:
-        """Accept a dataset whose values lie in this file, in one piece and unpacked, as Keras writes them."""
-        properties = dataset.id.get_create_plist()
-        if dataset.external or properties.get_external_count():
-            raise self.refusal(f"{title} keeps its values in another file")
-        if dataset.is_virtual or properties.get_layout() == h5py.h5d.VIRTUAL:
-            raise self.refusal(f"{title} is put together from other datasets")
-        if properties.get_layout() == h5py.h5d.CHUNKED or properties.get_nfilters():
-            raise self.refusal(f"{title} is packed or in pieces, which Keras never writes; save the model again")
-        stored, offset = dataset.id.get_storage_size(), dataset.id.get_offset() or 0
-        if stored != dataset.nbytes or offset + stored > len(self._content):
-            raise self.refusal(f"{title} declares {dataset.nbytes:,} bytes and stores {stored:,}")
+    def _floats(self, path: Path, values: Values, title: str) -> Array:
+        count = values.stored // max(values.datatype.size, 1)
+        if values.datatype.kind == "float32":
+            return np.frombuffer(self._content, "<f4", count, values.start).astype(np.float32)
+        bfloat16 = values.datatype.kind == "opaque" and values.datatype.size == 2
+        if bfloat16 and self.text(path, "dtype") in (None, "bfloat16"):  # the upper half of a float32's bits
+            halves = np.frombuffer(self._content, "<u2", count, values.start)
+            return (halves.astype(np.uint32) << 16).view(np.float32)
+        raise self.refusal(
+            f"{title} holds elements of another type ({values.datatype.kind}, {values.datatype.size} bytes); "
+            "float32 is needed"
+        )
 
-    def _find(self, path: Path) -> Any:
+    def _find(self, path: Path) -> Header | None:
         """Return what lies at a path, or None; follow nothing but plain members."""
-        place: Any = self._file
-        for depth, name in enumerate(path):
-            if not isinstance(place, h5py.Group) or not name or "/" in name or name == ".":
-                return None
-            link = place.get(name, getlink=True)
-            if link is None:
-                return None
-            if not isinstance(link, h5py.HardLink):
-                raise self.refusal(f"{_shown(path[: depth + 1])} is a link, which is not followed")
-            place = place[name]
-        return place
+        if path not in self._headers:
+            self._headers[path] = self._look_up(path)
+        return self._headers[path]
+
+    def _look_up(self, path: Path) -> Header | None:
+        if not path:
+            with self._naming("/"):
+                return self._file.header(self._file.root)
+        group = self._find(path[:-1])
+        members = None if group is None else self._members_of(path[:-1], group)
+        if members is None or path[-1] not in members:
+            return None
+        address = members[path[-1]]
+        if address is None:
+            raise self.refusal(f"{_shown(path)} is a link, which is not followed")
+        with self._naming(_shown(path)):
+            return self._file.header(address)
+
+    def _members_of(self, path: Path, group: Header) -> Mapping[str, int | None] | None:
+        """Return the members of a group, None when it is no group."""
+        if not group.messages.keys() & {hdf5_format.SYMBOL_TABLE, hdf5_format.LINK_INFO}:
+            return None
+        if path not in self._members:
+            with self._naming(_shown(path)):
+                self._members[path] = self._file.members(group)
+        return self._members[path]
 
     def _texts(self, path: Path, attribute: str, scalar: bool) -> list[str] | None:
-        title = f"the attribute {quoted(attribute)} of {_shown(path)}"
-        with self._refusing(f"{title} cannot be read"):
-            place = self._find(path)
-            if place is None or attribute not in place.attrs:
-                return None
-            identifier = place.attrs.get_id(attribute)
-            count = int(np.prod(identifier.shape, dtype=np.float64))
-            if len(identifier.shape) > 1 or (scalar and count != 1) or count > MAX_TEXTS:
-                raise self.refusal(f"{title} has the shape {identifier.shape}")
-            if count == 0:  # numpy has no type for an empty list of texts, so h5py stores floats
-                return []
-            kind = h5py.check_string_dtype(identifier.dtype)
-            if kind is None:
-                raise self.refusal(f"{title} must be text")
-            longest = self._longest_text if kind.length is None else kind.length
-            if count * longest > MAX_TEXT_MEMORY or (scalar and kind.length and kind.length > json_text.MAX_BYTES):
+        header, title = self._find(path), f"the attribute {quoted(attribute)} of {_shown(path)}"
+        if header is None:
+            return None
+        if path not in self._attributes:
+            with self._naming(_shown(path)):
+                self._attributes[path] = attributes(self._file, header)
+        values = self._attributes[path].get(attribute)
+        if values is None:
+            return None
+        count = math.prod(values.shape or ())
+        if values.shape is None or len(values.shape) > 1 or (scalar and count != 1) or count > MAX_TEXTS:
+            raise self.refusal(f"{title} has the shape {values.shape}")
+        if count == 0:  # numpy has no type for an empty list of texts, so h5py stores floats
+            return []
+        kind, size = values.datatype.kind, values.datatype.size
+        if kind not in ("text", "texts") or size * count > values.stored or (kind == "texts" and size != 16):
+            raise self.refusal(f"{title} must be text")
+        found, budget = [], json_text.MAX_BYTES
+        for start in range(values.start, values.start + size * count, size):
+            with self._naming(title):
+                text = text_in_heap(self._file, start, budget) if kind == "texts" else self._file.bytes_at(start, size)
+            budget -= len(text)
+            if budget < 0:
                 raise self.refusal(f"{title} is too long")
-            values = np.atleast_1d(np.asarray(place.attrs[attribute], dtype=object)).tolist()
-            return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+            found.append(text.rstrip(b"\0").decode("utf-8", "backslashreplace"))
+        return found
 
     @contextmanager
-    def _refusing(self, reason: str) -> Iterator[None]:
-        """Turn what h5py raises on a damaged file, which has no common root, into our error."""
+    def _naming(self, title: str) -> Iterator[None]:
+        """Put the file and the place in it in front of what is wrong."""
         try:
             yield
-        except ModelFileRefused:
-            raise
-        except Exception as error:
-            detail = str(error).strip().partition("\n")[0]
-            raise self.refusal(f"{reason}, the file is damaged: {quoted(detail)}") from error
+        except ModelFileRefused as error:
+            raise self.refusal(f"{title} {error}".strip()) from error
 
 
 def _shown(path: Path) -> str:

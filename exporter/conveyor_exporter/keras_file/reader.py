@@ -3,12 +3,11 @@
 import hashlib
 import os
 import stat
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from conveyor_exporter.errors import ModelFileRefused
-from conveyor_exporter.keras_file import archive, hdf5, json_text
+from conveyor_exporter.keras_file import archive, hdf5_format, json_text
 from conveyor_exporter.keras_file.assembly import assemble
 from conveyor_exporter.keras_file.chain import read_chain
 from conveyor_exporter.keras_file.hdf5 import Hdf5
@@ -63,17 +62,15 @@ def load_keras(path: str | os.PathLike[str]) -> Sequential:
 def read_keras(path: str | os.PathLike[str]) -> KerasModel:
     """Read a trained Keras model with what the file tells about it; see `load_keras`."""
     content = _read(Path(path))
-    with ExitStack() as stack:
-        if content.startswith(ZIP_SIGNATURE):
-            format, (model, training, version, weights) = "keras", _open_archive(content, stack)
-        elif content.startswith(hdf5.SIGNATURE):
-            format, (model, training, version, weights) = "keras-h5", _open_legacy(content, stack)
-        else:
-            raise ModelFileRefused(
-                f"{path} is neither a .keras file nor HDF5, or is damaged. Save the model with "
-                "model.save('model.keras')."
-            )
-        network, left_out = assemble(read_chain(model), weights)
+    if content.startswith(ZIP_SIGNATURE):
+        format, (model, training, version, weights) = "keras", _open_archive(content)
+    elif content.startswith(hdf5_format.SIGNATURE):
+        format, (model, training, version, weights) = "keras-h5", _open_legacy(content)
+    else:
+        raise ModelFileRefused(
+            f"{path} is neither a .keras file nor HDF5, or is damaged. Save the model with model.save('model.keras')."
+        )
+    network, left_out = assemble(read_chain(model), weights)
     sha256 = hashlib.sha256(content).hexdigest()
     return KerasModel(network, format, version, sha256, read_loss(training), left_out)
 
@@ -82,16 +79,16 @@ Parts = tuple[Object, Object | None, str | None, StoredWeights]
 """A file's description of the model, settings of compile, version of Keras, and weights."""
 
 
-def _open_archive(content: bytes, stack: ExitStack) -> Parts:
+def _open_archive(content: bytes) -> Parts:
     members = archive.read_members(content)
     model = json_text.parse_object(members.config, archive.CONFIG)
     version = json_text.parse_object(members.metadata, archive.METADATA).get("keras_version")
-    weights = ArchiveWeights(stack.enter_context(Hdf5(members.weights, archive.WEIGHTS)))
+    weights = ArchiveWeights(Hdf5(members.weights, archive.WEIGHTS))
     return model, model.get("compile_config"), version if isinstance(version, str) else None, weights
 
 
-def _open_legacy(content: bytes, stack: ExitStack) -> Parts:
-    file = stack.enter_context(Hdf5(content, "the .h5 file"))
+def _open_legacy(content: bytes) -> Parts:
+    file = Hdf5(content, "the .h5 file")
     description = file.text((), "model_config")
     if description is None:
         if file.members((LEGACY_ROOT,)) is None:
