@@ -85,6 +85,9 @@ def test_logs_have_request_ids_and_never_payloads(repository, style):
     if style == "json":
         events = [json.loads(line) for line in server.log]
         assert all({"time", "level", "message"} <= set(event) for event in events)
+        assert {("digits", 1), ("words", 1), ("broken", 1)} <= {
+            (event.get("model"), event.get("version")) for event in events if not event.get("method")
+        }
         first, second, third, fourth = (event for event in events if event.get("method"))
         assert (first["model"], first["version"], first["rows"], first["code"]) == ("digits", 1, 4, "OK")
         assert (first["request_id"], second["request_id"]) == ("first", "second")
@@ -152,15 +155,16 @@ def test_a_repository_on_object_storage_is_served_and_followed(tmp_path):
 
         publish(1)
         flags = ["--repository-cache", str(tmp_path), "--model-control", "poll", "--poll-seconds", "0.1"]
-        with ServerProcess("s3://models/prod", *flags, environment=storage.environment) as server:
-            with Client(server.grpc_url) as client:
-                np.testing.assert_allclose(
-                    client.predict("digits", IMAGES), predict_classifier(IMAGES, seed=1), atol=1e-5
-                )
-                publish(2)
-                server.wait_for("digits version 2 is ready")
-                while not np.allclose(client.predict("digits", IMAGES), predict_classifier(IMAGES, seed=2)):
-                    pass
+        with (
+            ServerProcess("s3://models/prod", *flags, environment=storage.environment) as server,
+            Client(server.grpc_url) as client,
+        ):
+            one, two = (predict_classifier(IMAGES, seed=version) for version in (1, 2))
+            np.testing.assert_allclose(client.predict("digits", IMAGES), one, atol=1e-5)
+            publish(2)
+            server.wait_for("digits version 2 is ready")
+            while not np.allclose(client.predict("digits", IMAGES), two, atol=1e-5):
+                pass
 
 
 def test_an_unreachable_storage_is_a_clear_end(tmp_path):

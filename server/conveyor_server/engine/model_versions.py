@@ -165,7 +165,7 @@ class ModelVersions:
         else:
             text = "%s version %d is not served: %s"
             state.status, state.reason = ModelStatus.UNAVAILABLE, reason
-        log.error(text, state.name, state.version, reason)
+        log.error(text, state.name, state.version, reason, extra={"model": state.name, "version": state.version})
         self._settle()
         return reason
 
@@ -179,7 +179,8 @@ class ModelVersions:
 
     def _release(self, state: ModelState) -> None:
         if state.served:
-            log.info("%s version %d is taken out of service.", state.name, state.version)
+            fields = {"model": state.name, "version": state.version}
+            log.info("%s version %d is taken out of service.", state.name, state.version, extra=fields)
             self._retire(state.served)
             state.served = None
 

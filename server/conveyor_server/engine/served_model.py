@@ -78,6 +78,7 @@ class ModelLoader:
             f"{model.rows_per_second:,.0f}",
             "in place" if model.in_place else "in a thread",
             model.sha256,
+            extra={"model": folder.name, "version": version},
         )
         if model.notice:
             log.warning("%s: %s", folder.name, model.notice)

@@ -108,7 +108,7 @@ class Inference:
         if isinstance(error, ServerFailed):
             # Failures of ours are found in the log by this id; clients may not have sent one.
             reference = self.call.request_id or uuid.uuid4().hex
-            log.error("Request %s failed: %s", reference, error)
+            log.error("Request %s failed: %s", reference, error, extra={"request_id": reference})
             error = ServerFailed(f"[request id: {reference}] {error}")
         self.error = error
         self.call.fail(error)
