@@ -9,13 +9,14 @@ from conveyor_exporter.onnx_cleanup import in_order
 
 LOGITS = "logits"
 HEADS = ("Sigmoid", "Softmax")
+MOVES = ("Transpose", "Reshape", "Flatten", "Identity", "Squeeze", "Unsqueeze")
 
 
 def take_bytes(model: onnx.ModelProto, input_range: tuple[float, float]) -> None:
     """Let a graph take uint8 0 to 255 instead of float32, and scale inside: a quarter of the bytes on the wire.
 
-    The scale stays a node of its own: onnxruntime spends about one microsecond on it for a 28x28 picture, and scaled
-    weights would not be the layer's.
+    The scale comes behind the nodes that only move values: there are fewer bytes to move, and onnxruntime multiplies
+    [..., 1] by one number 50 times slower than other shapes (1.2 ms instead of 20 us for 32 pictures of 28x28).
 
     Args:
         model: a graph with a float32 input; changed in place.
@@ -23,28 +24,30 @@ def take_bytes(model: onnx.ModelProto, input_range: tuple[float, float]) -> None
     """
     graph, (low, high) = model.graph, input_range
     image = graph.input[0]
-    scale = (high - low) / 255
-    steps: list[tuple[str, str, float]] = []
-    if scale != 1:
-        steps.append(("Mul", "scale", scale))
-    if low != 0:
-        steps.append(("Add", "offset", low))
-    nodes = [helper.make_node("Cast", [image.name], ["cast"], to=TensorProto.FLOAT)]
-    for operator, name, value in steps:
-        constant = f"{image.name}.{name}"
-        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), constant))
-        nodes.append(helper.make_node(operator, [nodes[-1].output[0], constant], [operator]))
-    for before, node in zip([None, *nodes], nodes, strict=False):
-        node.name = node.output[0] = f"{image.name}/{node.op_type.lower()}"
-        if before is not None:
-            node.input[0] = before.output[0]
-    for node in graph.node:
-        node.input[:] = [nodes[-1].output[0] if tensor == image.name else tensor for tensor in node.input]
-    old = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *old])
+    place, moved = _behind_moves(graph, image.name)
+    users = [node for node in graph.node[place:] if moved in node.input]
+    nodes = [helper.make_node("Cast", [moved], [f"{image.name}/cast"], f"{image.name}/cast", to=TensorProto.FLOAT)]
+    for operator, name, value, neutral in (("Mul", "scale", (high - low) / 255, 1), ("Add", "offset", low, 0)):
+        if value != neutral:
+            constant, label = f"{image.name}.{name}", f"{image.name}/{operator.lower()}"
+            graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), constant))
+            nodes.append(helper.make_node(operator, [nodes[-1].output[0], constant], [label], label))
+    for node in users:
+        node.input[:] = [nodes[-1].output[0] if tensor == moved else tensor for tensor in node.input]
+    for node in reversed(nodes):
+        graph.node.insert(place, node)
     image.type.tensor_type.elem_type = TensorProto.UINT8
     in_order(model)
+
+
+def _behind_moves(graph: onnx.GraphProto, tensor: str) -> tuple[int, str]:
+    """Return the place behind the nodes that only move the image's values, and the name of the values there."""
+    place = 0
+    while True:
+        users = [(number, node) for number, node in enumerate(graph.node) if tensor in node.input]
+        if len(users) != 1 or users[0][1].op_type not in MOVES:
+            return place, tensor
+        place, tensor = users[0][0] + 1, users[0][1].output[0]
 
 
 def give_logits(model: onnx.ModelProto) -> None:
