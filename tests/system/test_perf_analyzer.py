@@ -26,4 +26,7 @@ def test_perf_analyzer_runs_through_without_an_error(tmp_path):
     throughput = re.search(r"Concurrency: 8, throughput: ([\d.]+) infer/sec", done.stdout)
     assert throughput, done.stdout
     assert float(throughput[1]) > 0
+    server_side = re.search(r"queue (\d+) usec \+ compute input \d+ usec \+ compute infer (\d+) usec", done.stdout)
+    assert server_side, "the times of the server are reported as well:\n" + done.stdout
+    assert int(server_side[2]) > 0
     assert "rror" not in done.stdout.replace("standard error", ""), done.stdout
