@@ -52,7 +52,7 @@ def peak():
 @pytest.mark.parametrize("kind", sorted(FILES))
 @given(edits=EDITS)
 @example(edits=[("end", 0.0, 0, 1)])
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_is_our_error_or_a_model(tmp_path, kind, edits):
     content = edited(FILES[kind], edits)
     path = tmp_path / "model"
@@ -81,7 +81,7 @@ def places(value, path=()):
 
 @pytest.mark.parametrize("make", [config, functional_config])
 @given(data=st.data())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_in_the_description_is_our_error_or_a_model(tmp_path, make, data):
     model = make()
     for _ in range(data.draw(st.integers(1, 3))):
