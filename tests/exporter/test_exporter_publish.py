@@ -51,7 +51,7 @@ def test_names_that_cannot_be_folders_are_refused(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.text(max_size=8))
 def test_a_name_that_passes_is_one_folder(name):
     try:
