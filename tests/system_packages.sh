@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs the Debian packages that the tests need, where they are missing. Does nothing when all are there.
 #   libb64-0d   a library of perf_analyzer
+#   haproxy     one of the balancers that tests/fleet runs
 set -eu
 
 missing=""
-for package in libb64-0d; do
+for package in libb64-0d haproxy; do
     dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q ' installed' || missing="$missing $package"
 done
 [ -z "$missing" ] && exit 0
