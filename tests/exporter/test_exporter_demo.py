@@ -68,6 +68,8 @@ def test_the_command_says_what_it_did(trained):
     published = latest(folder / "models", "parity")
     assert f"  file      models/parity/1/model.onnx (version 1, {published.size:,} bytes)" in lines
     assert f"  sha256    {published.sha256}" in lines
+    assert "  card      models/parity/1/README.md" in lines
+    assert "which digit is it?" in (folder / "models" / "digits" / "1" / "README.md").read_text()
     assert re.search(r"verified  ONNX against torch: 48 comparisons, largest difference \S+e-0[78]", result.stdout)
     assert "\x1b" not in result.stdout
     assert result.stderr == ""
