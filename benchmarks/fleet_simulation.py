@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from balancing import POLICIES, Balancer
 
-RUN_BASE = 0.27e-3
+RUN_BASE = 0.4e-3
 PER_REQUEST = 0.55e-3
 """Seconds: a and b of one replica on one core."""
 
@@ -158,10 +158,10 @@ def tables(requests: int, seed: int, fleet_of: Callable[..., Fleet]) -> None:
         row(f"one takes {slowness:g} times as long", fleet_of([slowness] + [1] * 9), policy, 0.7)
     title("More replicas, one in ten takes 1.3 times as long; load 70 %")
     for tens, policy in itertools.product((1, 10, 100), POLICIES):
-        row(f"{tens * 10} replicas", fleet_of([1.3, *[1] * 9] * tens), policy, 0.7)
+        row(f"replicas: {tens * 10}", fleet_of([1.3, *[1] * 9] * tens), policy, 0.7)
     title("A hundred replicas, one in ten takes 1.3 times as long, behind several balancers; load 70 %")
     for balancers, policy in itertools.product((1, 10, 100), POLICIES):
-        row(f"{balancers} balancers", fleet_of([1.3, *[1] * 9] * 10, balancers=balancers), policy, 0.7)
+        row(f"balancers: {balancers}", fleet_of([1.3, *[1] * 9] * 10, balancers=balancers), policy, 0.7)
 
 
 def main() -> None:

@@ -8,30 +8,36 @@ from support.kustomize import read, render
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
 
 
-def _variant(folder, target, component, instead):
-    """The cpu overlay with one component in the place of another."""
-    shutil.copytree(folder, target)
-    file = target / "overlays" / "cpu" / "kustomization.yaml"
-    text = file.read_text()
-    assert f"components/{component}" in text
-    file.write_text(text.replace(f"components/{component} ", f"components/{instead} "))
-    return render(target / "overlays" / "cpu")
+VARIANTS = {
+    "cpu with a claim": ("repository-copy", "repository-claim"),
+    "cpu with a bucket": ("repository-copy", "repository-bucket"),
+    "cpu with KEDA": ("autoscaling", "autoscaling-keda"),
+}
+"""The cpu overlay with one component in the place of another, as its comments offer."""
 
 
 @pytest.fixture(scope="session")
-def installations(tmp_path_factory):
-    """Every way to install that the files offer, by name, each as a list of objects."""
-    target = tmp_path_factory.mktemp("kubernetes")
-    return {
-        "cpu": render(KUBERNETES / "overlays" / "cpu"),
-        "gpu": render(KUBERNETES / "overlays" / "gpu"),
-        "cpu with a claim": _variant(KUBERNETES, target / "claim", "repository-copy", "repository-claim"),
-        "cpu with KEDA": _variant(KUBERNETES, target / "keda", "autoscaling", "autoscaling-keda"),
-        "kserve": render(KUBERNETES / "kserve"),
-    }
+def folders(tmp_path_factory):
+    """Every way to install that the files offer, by name: a folder for kustomize."""
+    found = {name: KUBERNETES / "overlays" / name for name in ("cpu", "gpu")} | {"kserve": KUBERNETES / "kserve"}
+    for name, (component, instead) in VARIANTS.items():
+        copied = shutil.copytree(KUBERNETES, tmp_path_factory.mktemp("kubernetes") / "files")
+        file = copied / "overlays" / "cpu" / "kustomization.yaml"
+        text = file.read_text()
+        assert f"components/{component} #" in text
+        assert instead in text, "the comment should offer it"
+        file.write_text(text.replace(f"components/{component} #", f"components/{instead} #"))
+        found[name] = file.parent
+    return found
 
 
-@pytest.fixture(params=["cpu", "gpu", "cpu with a claim", "cpu with KEDA"])
+@pytest.fixture(scope="session")
+def installations(folders):
+    """The same, each as a list of objects."""
+    return {name: render(folder) for name, folder in folders.items()}
+
+
+@pytest.fixture(params=["cpu", "gpu", *VARIANTS])
 def objects(request, installations):
     """The objects of an installation that runs our own Deployment, by kind."""
     by_kind = {}

@@ -138,3 +138,10 @@ def test_the_program_prints_its_tables():
     printed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert printed.count("open a replica") == 4
     assert all(name in printed for name in POLICIES)
+
+
+def test_the_documentation_calculates_with_the_same_replica():
+    a, b = fleet_simulation.RUN_BASE * 1e6, fleet_simulation.PER_REQUEST * 1e6
+    one = Fleet(slowness=[1]).capacity
+    text = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    assert f"**{a:.0f} + {b:.0f}·k µs**, or {round(one, -2):,.0f} requests/s" in text

@@ -2,15 +2,11 @@
 
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 
 from support.kustomize import merge, render
-
-KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
-ROOTS = sorted(path.parent for path in KUBERNETES.glob("*/**/kustomization.yaml") if "components" not in path.parts)
 
 
 def by_identity(objects):
@@ -18,22 +14,21 @@ def by_identity(objects):
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-@pytest.mark.parametrize("folder", ROOTS, ids=[str(root.relative_to(KUBERNETES)) for root in ROOTS])
-def test_it_renders_what_kubectl_renders(folder):
-    real = subprocess.run(
-        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=True
-    ).stdout
-    assert by_identity(render(folder)) == by_identity(yaml.safe_load_all(real))
+def test_it_renders_what_kubectl_renders(folders, installations):
+    for name, folder in folders.items():
+        command = ["kubectl", "kustomize", str(folder)]
+        real = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        assert by_identity(installations[name]) == by_identity(yaml.safe_load_all(real)), name
 
 
 def test_maps_merge_and_null_removes():
     assert merge({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 4, "d": None}, "e": 5}) == {"a": 1, "b": {"c": 4}, "e": 5}
 
 
-def test_named_items_merge_and_new_ones_come_first():
+def test_named_items_merge_and_those_of_the_patch_come_first():
     base = {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}
     patch = {"env": [{"name": "B", "value": "3"}, {"name": "C", "value": "4"}]}
-    assert [(item["name"], item["value"]) for item in merge(base, patch)["env"]] == [("C", "4"), ("A", "1"), ("B", "3")]
+    assert [(item["name"], item["value"]) for item in merge(base, patch)["env"]] == [("B", "3"), ("C", "4"), ("A", "1")]
 
 
 def test_other_lists_are_replaced_whole():

@@ -2,6 +2,7 @@
 
 import re
 import urllib.request
+from pathlib import Path
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from conveyor_server.settings import Settings, describe_settings
 from support.onnx_models import classifier, save
 from support.processes import ServerProcess
 
+CONTAINERFILE = Path(__file__).parents[2] / "deploy" / "server.Containerfile"
 SETTINGS = {setting.variable: setting for setting in describe_settings()}
 FLAGS = {setting.flag for setting in SETTINGS.values()}
 OF_THE_PLACE = {"--repository", "--host", "--grpc-port", "--http-port", "--lame-duck-seconds"}
@@ -189,7 +191,9 @@ def test_mounts_have_volumes_and_models_are_where_the_server_looks(pod, containe
     volumes = {volume["name"] for volume in pod["volumes"]}
     for each in pod["containers"] + pod.get("initContainers", []):
         assert {mount["name"] for mount in each["volumeMounts"]} <= volumes
-    assert value_of(container, "--repository") in {mount["mountPath"] for mount in container["volumeMounts"]}
+    repository, cache = (value_of(container, flag) for flag in ("--repository", "--repository-cache"))
+    where = cache if "://" in repository else repository
+    assert where in {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
 def test_the_serving_runtime_looks_where_kserve_puts_models(serving_runtime, inference_service):
@@ -211,6 +215,14 @@ def test_each_overlay_takes_its_own_execution_provider(installations):
         [container] = deployment["spec"]["template"]["spec"]["containers"]
         assert value_of(container, "--execution-provider") == provider
         assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (provider == "cuda")
+
+
+def test_the_image_starts_the_server_and_offers_its_ports(container):
+    text = CONTAINERFILE.read_text()
+    assert re.search(r'^ENTRYPOINT \["\S*/conveyor-server"\]$', text, re.MULTILINE)
+    assert "command" not in container, "the image's own entry point"
+    exposed = set(re.search(r"^EXPOSE (.+)$", text, re.MULTILINE)[1].split())
+    assert {str(port["containerPort"]) for port in container["ports"]} <= exposed
 
 
 def test_images_carry_the_version_of_the_server(container, serving_runtime):

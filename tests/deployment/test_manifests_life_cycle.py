@@ -1,5 +1,7 @@
 """The times and amounts in the manifests must add up: a stop, a start, the memory of a full queue."""
 
+from pathlib import Path
+
 CLOSING_SECONDS = 3
 """What a server takes after the drain: up to 2 s until no more calls arrive, then it closes ports and sessions."""
 IDLE_BYTES = 200 * 2**20
@@ -93,3 +95,15 @@ def test_one_replica_may_go_at_a_time_and_none_before_its_successor(installation
     share = int(budget["spec"]["maxUnavailable"].removesuffix("%")) / 100
     assert autoscaler["spec"]["minReplicas"] >= 2
     assert share < 0.5
+
+
+def test_the_documentation_adds_up_the_same_times(pod, container):
+    given = variables(container)
+    waits = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    lame_duck, drain = int(given["CONVEYOR_LAME_DUCK_SECONDS"]), int(given["CONVEYOR_DRAIN_SECONDS"])
+    total = waits + lame_duck + drain + CLOSING_SECONDS
+    text = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    sum_of_all = (
+        f"{waits} + {lame_duck} + {drain} + {CLOSING_SECONDS} = {total} of {pod['terminationGracePeriodSeconds']}"
+    )
+    assert sum_of_all in text

@@ -24,7 +24,7 @@ def pod_of(spec):
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-@pytest.mark.parametrize("name", ["cpu", "gpu", "cpu with a claim", "cpu with KEDA", "kserve"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "cpu with a claim", "cpu with a bucket", "cpu with KEDA", "kserve"])
 def test_every_object_fits_its_schema(installations, name, version):
     kinds = set()
     for thing in installations[name]:

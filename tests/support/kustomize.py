@@ -31,7 +31,7 @@ def read(path: Path) -> list[Object]:
 
 
 def merge(base: Any, patch: Any) -> Any:
-    """A strategic merge: maps by key, null removes, lists by their merge key (new items first) or whole."""
+    """A strategic merge: maps by key, null removes, lists by their merge key (the patch's first) or whole."""
     if not isinstance(base, dict) or not isinstance(patch, dict):
         return copy.deepcopy(patch)
     result = dict(base)
@@ -50,9 +50,9 @@ def _merge_lists(name: str, base: list[Any], patch: list[Any]) -> list[Any]:
         raise NotImplementedError(f"patching the list {name}")
     if not (key := _MERGE_KEYS.get(name)):
         return copy.deepcopy(patch)
-    patches = {item[key]: item for item in patch}
-    merged = [merge(item, patches.pop(item[key], {})) for item in base]
-    return [copy.deepcopy(item) for item in patches.values()] + merged
+    theirs = {item[key]: item for item in base}
+    merged = [merge(theirs.pop(item[key], {}), item) for item in patch]
+    return merged + list(theirs.values())
 
 
 def _build(folder: Path, inherited: list[Object]) -> list[Object]:
