@@ -103,7 +103,7 @@ class GrpcTransport:
     """
 
     def __init__(
-        self, service: InferenceService, host: str, port: int, max_message_bytes: int, max_waiting_calls: int = 256
+        self, service: InferenceService, host: str, port: int, max_message_bytes: int, max_waiting_calls: int = 1000
     ) -> None:
         self._service = service
         self._host = f"[{host}]" if ":" in host else host
