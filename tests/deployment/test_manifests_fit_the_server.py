@@ -13,7 +13,7 @@ from conveyor_server.settings import Settings, describe_settings
 from support.onnx_models import classifier, save
 from support.processes import ServerProcess
 
-CONTAINERFILE = Path(__file__).parents[2] / "deploy" / "server.Containerfile"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 SETTINGS = {setting.variable: setting for setting in describe_settings()}
 FLAGS = {setting.flag for setting in SETTINGS.values()}
 OF_THE_PLACE = {"--repository", "--host", "--grpc-port", "--http-port", "--lame-duck-seconds"}
@@ -178,6 +178,9 @@ def test_one_service_has_the_addresses_of_all_replicas(objects):
     headless = [service for service in objects["Service"] if service["spec"].get("clusterIP") == "None"]
     assert len(headless) == 1
     assert not headless[0]["spec"].get("publishNotReadyAddresses"), "a replica that is not ready gets no requests"
+    ports = {port["name"]: port["port"] for port in headless[0]["spec"]["ports"]}
+    envoy = f"address: {headless[0]['metadata']['name']}, port_value: {ports['grpc']}"
+    assert envoy in (DEPLOY / "envoy.yaml").read_text(), "the shipped balancer asks for this name"
 
 
 def test_no_service_makes_a_variable_that_is_a_setting(pod, inference_service):
@@ -218,7 +221,7 @@ def test_each_overlay_takes_its_own_execution_provider(installations):
 
 
 def test_the_image_starts_the_server_and_offers_its_ports(container):
-    text = CONTAINERFILE.read_text()
+    text = (DEPLOY / "server.Containerfile").read_text()
     assert re.search(r'^ENTRYPOINT \["\S*/conveyor-server"\]$', text, re.MULTILINE)
     assert "command" not in container, "the image's own entry point"
     exposed = set(re.search(r"^EXPOSE (.+)$", text, re.MULTILINE)[1].split())
