@@ -9,6 +9,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from conveyor_exporter.keras_file import KerasModel
     from conveyor_exporter.labelled_data import LabelledData
+    from conveyor_exporter.pipeline import Beside
 
 
 def run_keras_export(console: Console, path: Path, data: Path | None, keywords: Mapping[str, Any]) -> None:
@@ -34,7 +35,8 @@ def run_keras_export(console: Console, path: Path, data: Path | None, keywords: 
     samples = None if data is None else _read_data(console, data, model, keywords)
     with console.status("exporting and verifying"):
         source = Source(model.format, model.sha256)
-        exported = export(model.network, source=source, data=samples, **keywords)
+        beside = None if samples is None else _card(path, model, samples)
+        exported = export(model.network, source=source, data=samples, beside=beside, **keywords)
     published = exported.published
     _say(console, f"  verified  ONNX against the model: {exported.verification}")
     _say(console, f"  file      {published.path} (version {published.version}, {published.size:,} bytes)")
@@ -49,6 +51,13 @@ def _describe(console: Console, path: Path, model: "KerasModel", head: str | Non
         _say(console, f"  left out  {', '.join(model.left_out)}: of use in training only")
     if head is not None:
         _say(console, f"  added     {head} at the end, because the model was trained with a loss on logits")
+
+
+def _card(path: Path, model: "KerasModel", samples: "LabelledData") -> "Beside":
+    from conveyor_exporter.model_card import CardFacts, card
+
+    about = f"Read from {path.name}, which Keras wrote; measured here on labelled pictures that came with the export."
+    return card(model.network, CardFacts(about, samples, {"test": len(samples)}))
 
 
 def _read_data(console: Console, path: Path, model: "KerasModel", keywords: Mapping[str, Any]) -> "LabelledData":
