@@ -13,7 +13,7 @@ from conveyor_exporter.checkpoint import Checkpoint
 from conveyor_exporter.dataset import Dataset, Split, read_dataset
 from conveyor_exporter.errors import InvalidData
 from conveyor_exporter.labelled_data import LabelledData
-from conveyor_exporter.metadata import Source
+from conveyor_exporter.metadata import Metadata, Source
 from conveyor_exporter.model_card import FILE_NAME, CardFacts, card
 from conveyor_exporter.models import Sequential
 from conveyor_exporter.pipeline import Exported, export
@@ -91,6 +91,7 @@ def _prepare(console: Console, specification: Path, data: Path, options: dict[st
             f"{data} has {len(dataset.classes)} classes ({', '.join(dataset.classes[:10])}), but the network of "
             f"{specification} has {units} output{'s' if units > 1 else ', which is for two classes'}."
         )
+    Metadata.for_units(units, dataset.classes, options["threshold"], input_range)  # refuses before the work, not after
     split = dataset.split(read.training.validation_split, read.training.test_split, read.training.seed)
     height, width, channels = read.input_shape
     _say(

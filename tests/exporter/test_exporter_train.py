@@ -197,6 +197,14 @@ def test_what_does_not_fit_is_one_line_before_any_training(old, new, message, ca
 
 
 @pytest.mark.usefixtures("pictures")
+def test_an_input_range_that_cannot_be_is_refused_before_any_training(capsys):
+    assert commands.run(["train", "spec.toml", "data", "--name", "odd", "--input-range", "1", "0"]) == 1
+    captured = capsys.readouterr()
+    assert "`input_range` must be (smallest, largest)" in captured.err
+    assert "Epoch" not in captured.out
+
+
+@pytest.mark.usefixtures("pictures")
 def test_a_name_that_cannot_be_is_refused_before_any_training(capsys):
     assert commands.run(["train", "spec.toml", "data", "--name", "a/b"]) == 1
     captured = capsys.readouterr()
