@@ -70,11 +70,12 @@ def _dtype(kind: int) -> str:
 
 
 def describe_layers(model: onnx.ModelProto) -> tuple[LayerDescription, ...]:
-    """Return the layers of a graph in the order of their first nodes."""
+    """Return the layers of a graph in the order of their first nodes; what only prepares weights comes last in each."""
     shapes, types = infer_tensors(model)
     names = {node.name for node in model.graph.node}
     groups: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
+    prepared = _prepared(model.graph)
+    for node in sorted(model.graph.node, key=lambda node: not prepared.isdisjoint(node.output)):
         groups.setdefault(_layer_name(node, names), []).append(node)
     counted: set[str] = set()
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer if _is_weight(tensor)}
@@ -83,7 +84,7 @@ def describe_layers(model: onnx.ModelProto) -> tuple[LayerDescription, ...]:
         mine = {tensor for node in nodes for tensor in node.input if tensor in sizes} - counted
         counted |= mine
         outputs = [tensor for node in nodes for tensor in node.output if tensor]
-        last = shapes.get(outputs[-1]) if outputs else None
+        last = shapes.get(next((tensor for tensor in reversed(outputs) if tensor not in prepared), ""))
         descriptions.append(
             LayerDescription(
                 name,
@@ -91,7 +92,7 @@ def describe_layers(model: onnx.ModelProto) -> tuple[LayerDescription, ...]:
                 None if last is None else last[1:],
                 sum(sizes[tensor] for tensor in mine),
                 _sum([_multiply_adds(node, shapes) for node in nodes]),
-                _sum([_bytes(tensor, shapes, types) for tensor in outputs]),
+                _sum([_bytes(tensor, shapes, types) for tensor in outputs if tensor not in prepared]),
             )
         )
     return tuple(descriptions)
@@ -128,6 +129,16 @@ def _layer_name(node: onnx.NodeProto, names: set[str]) -> str:
     if parent and (parent in names or own.rstrip("_0123456789").lower() == node.op_type.lower()):
         return parent
     return node.name or next(iter(node.output), node.op_type)
+
+
+def _prepared(graph: onnx.GraphProto) -> set[str]:
+    """Return what follows from constants alone, such as dequantised weights: it is the same for every image."""
+    constants = {tensor.name for tensor in graph.initializer}
+    known = set(constants)
+    for node in graph.node:
+        if known.issuperset(filter(None, node.input)):
+            known.update(node.output)
+    return known - constants
 
 
 def _is_weight(tensor: onnx.TensorProto) -> bool:

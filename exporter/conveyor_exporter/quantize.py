@@ -59,7 +59,18 @@ def to_int8(model: onnx.ModelProto, images: NDArray[np.float32]) -> onnx.ModelPr
         quantized = onnx.load(made)
     result = copy.deepcopy(model)
     result.graph.CopyFrom(quantized.graph)
+    for node in result.graph.node:
+        node.name = _name_in_layer(node)
     return in_order(result)
+
+
+def _name_in_layer(node: onnx.NodeProto) -> str:
+    """Return `dense/kernel_dequantizelinear` for `dense.kernel_DequantizeLinear`, as the layer's other nodes."""
+    subject, _, operator = node.name.rpartition("_")
+    if operator != node.op_type:
+        return str(node.name)
+    separator = "_" if set(subject) & set("./") else "/"
+    return f"{subject.replace('.', '/')}{separator}{operator.lower()}"
 
 
 def _reader(base: Any, name: str, images: NDArray[np.float32]) -> Any:
