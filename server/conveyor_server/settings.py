@@ -128,8 +128,8 @@ class Settings:
         Parameter(
             validator=_positive,
             help="Calls that may wait to be read while more come than can be answered; of what comes on top, ever more "
-            "is cut off at once, and at twice as many everything. Less keeps shorter deadlines under overload, and cuts "
-            "into smaller bursts.",
+            "is cut off at once, and at twice as many everything. Less keeps shorter deadlines under overload, and "
+            "cuts into smaller bursts.",
         ),
     ] = 1000
     lame_duck_seconds: Annotated[
