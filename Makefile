@@ -8,7 +8,7 @@ PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
 TOOLS := .tools/perf_analyzer .tools/digitsclassifier .tools/onnxruntime-1.17
 PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
 
-.PHONY: help setup serve predict test check format protos constraints bench-export bench-overload clean
+.PHONY: help setup serve predict test test-fleet check format protos constraints bench-export bench-overload clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,10 @@ predict: setup  ## Ask the running server for a few real digits
 test: .venv/development.stamp $(TOOLS)  ## Install what the tests need, and run them all
 	@sh tests/system_packages.sh
 	$(BIN)/pytest
+
+test-fleet: .venv/development.stamp  ## Three replicas behind the real Envoy and HAProxy: restarts, kills, hangs
+	@sh tests/system_packages.sh
+	$(BIN)/pytest tests/fleet
 
 check: .venv/development.stamp  ## Lint, format, types, import contracts, generated code
 	$(BIN)/ruff check
