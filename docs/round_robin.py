@@ -21,7 +21,7 @@ SERVICE_CONFIG = {
             "name": [{"service": "inference.GRPCInferenceService"}],
             # Predictions can be asked twice. UNAVAILABLE: full, leaving, not ready, or gone.
             "retryPolicy": {
-                "maxAttempts": 4,
+                "maxAttempts": 5,  # as many as grpc allows
                 "initialBackoff": "0.01s",
                 "maxBackoff": "0.5s",
                 "backoffMultiplier": 3,

@@ -16,22 +16,14 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from support.balancers import Envoy, HaProxy
-from support.fleet import IMAGES, LARGE, Fleet, Load, question
+from support.balancers import Envoy
+from support.fleet import IMAGES, LARGE, Load, question
 from support.onnx_models import classifier, save
 
 ROUNDS = int(os.environ.get("CONVEYOR_FLEET_ROUNDS", "1"))
-# Twice what a balancer needs to see that a replica is leaving; the default, 5 s, makes the test longer, not harder.
-LAME_DUCK = ("--lame-duck-seconds", "2.5")
 ROUND_ROBIN = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "round_robin.py"))
 SMALL = question("digits", IMAGES, range(1, 2 + ROUNDS))
 BIG = question("large", LARGE)
-
-
-def make_repository(root):
-    save(classifier(seed=1), root, "digits")
-    save(classifier(height=64, width=64, seed=1), root, "large")
-    return root
 
 
 def publish(root, version):
@@ -39,22 +31,6 @@ def publish(root, version):
     path = save(classifier(seed=version), root / ".new", "digits", version)
     path.parent.rename(root / "digits" / str(version))
     shutil.rmtree(root / ".new")
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory):
-    repositories = [make_repository(tmp_path_factory.mktemp("models")) for _ in range(3)]
-    with Fleet(repositories, *LAME_DUCK, "--model-control", "poll", "--poll-seconds", "0.2") as fleet:
-        yield fleet
-
-
-@pytest.fixture(scope="module")
-def balancers(fleet, tmp_path_factory):
-    with (
-        Envoy(fleet.addresses, tmp_path_factory.mktemp("envoy")) as envoy,
-        HaProxy(fleet.addresses, tmp_path_factory.mktemp("haproxy")) as haproxy,
-    ):
-        yield [envoy, haproxy]
 
 
 async def all_healthy(balancers, number=3):
@@ -99,7 +75,7 @@ def failures(loads):
 async def test_requests_spread_evenly(fleet, balancers):
     await all_healthy(balancers)
     # Few clients, for that busy replicas get less is the purpose of least-request, and this machine may be busy.
-    light = {"questions": [SMALL], "clients": 3, "pause": 0.001}
+    light = {"questions": [SMALL], "clients": 3, "pause": 0}
     for load in (*(through(balancer, **light) for balancer in balancers), by_itself(fleet, **light)):
         before = await asyncio.to_thread(fleet.received)
         async with load:
@@ -163,7 +139,10 @@ async def test_a_frozen_replica_is_left_alone(fleet, balancers):
     await all_healthy(balancers)
     async with contextlib.AsyncExitStack() as stack:
         hasty = [await stack.enter_async_context(through(one, deadline=1)) for one in balancers]
-        patient = [await stack.enter_async_context(through(one, deadline=30)) for one in balancers]
+        # For a second try HAProxy keeps one buffer of a request, and no more.
+        patient = [through(balancers[0], deadline=30), through(balancers[1], deadline=30, questions=[SMALL])]
+        for load in patient:
+            await stack.enter_async_context(load)
         fleet.servers[1].signal(signal.SIGSTOP)
         await all_healthy(balancers, 2)
         lost_until_ejection = [len(load.failures) for load in hasty]
@@ -184,27 +163,54 @@ async def test_a_frozen_replica_is_left_alone(fleet, balancers):
     assert failures(patient) == []
 
 
+@contextlib.contextmanager
+def broken_model(fleet, folder, *also_without):
+    """The last server has a `digits` that cannot be served, and some of its other models not at all."""
+    root, server = fleet.repositories[2], fleet.servers[2]
+    for model in ("digits", *also_without):
+        (root / model).rename(folder / model)
+        server.wait_for(f"{model} has left")
+    save(classifier(), root, "digits").write_bytes(b"broken")
+    server.wait_for("digits version 1 is not served")
+    try:
+        yield
+    finally:
+        shutil.rmtree(root / "digits")
+        for model in ("digits", *also_without):
+            (folder / model).rename(root / model)
+            server.wait_for(rf"{model} version \d+ is ready")
+
+
 async def test_a_replica_whose_model_is_not_ready_gets_nothing(fleet, balancers, tmp_path):
-    """Its other model makes it ready as a whole; then only who asks for the model by name turns away."""
-    sick = fleet.servers[2]
-    root = fleet.repositories[2]
-    with Envoy(fleet.addresses, tmp_path, "digits") as strict:
-        await all_healthy([*balancers, strict])
-        for model in ("digits", "large"):
-            (root / model).rename(tmp_path / model)
-            await asyncio.to_thread(sick.wait_for, f"{model} has left")
-        save(classifier(), root, "digits").write_bytes(b"broken")
-        await asyncio.to_thread(sick.wait_for, "digits version 1 is not served")
-        await all_healthy([*balancers, strict], 2)
+    with broken_model(fleet, tmp_path, "large"):
+        await all_healthy(balancers, 2)
         for load in (*(through(one, questions=[SMALL]) for one in balancers), by_itself(fleet, questions=[SMALL])):
             await answered_without(fleet, load, "Replica not ready")
-        (tmp_path / "large").rename(root / "large")
-        await all_healthy(balancers)
-        assert strict.healthy() == 2
-        await answered_without(fleet, through(strict, questions=[SMALL]), "Model not ready, asked for by name")
-        shutil.rmtree(root / "digits")
-        (tmp_path / "digits").rename(root / "digits")
-        await all_healthy([*balancers, strict])
+    await all_healthy(balancers)
+
+
+async def test_who_asks_for_a_model_by_name_sees_that_it_is_not_ready(fleet, balancers, tmp_path):
+    """As a whole, the replica is ready: it has another model."""
+    with Envoy(fleet.addresses, tmp_path, "digits") as by_name:
+        await all_healthy([by_name])
+        with broken_model(fleet, tmp_path):
+            await all_healthy([by_name], 2)
+            await answered_without(fleet, through(by_name, questions=[SMALL]), "Model not ready, asked for by name")
+            assert await asyncio.to_thread(balancers[0].healthy) == 3
+        await all_healthy([by_name])
+
+
+@pytest.mark.xfail(reason="The server sends an empty message before its status; such an answer is final.", strict=False)
+async def test_what_one_replica_refuses_another_one_answers(fleet, balancers, tmp_path):
+    before = await asyncio.to_thread(fleet.received)
+    with broken_model(fleet, tmp_path):
+        async with through(balancers[0], questions=[SMALL]) as load:
+            await load.progress(300)
+        print(load.report("Refused by one replica"))
+    now = await asyncio.to_thread(fleet.received)
+    assert now[2] > before[2], "it was asked"
+    assert load.failures == []
+    await all_healthy(balancers)
 
 
 async def answered_without(fleet, load, case):

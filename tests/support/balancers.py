@@ -105,7 +105,7 @@ class Envoy(Balancer):
         file.write_text(yaml.safe_dump(config))
         command = [envoy(), "--config-path", str(file), "--disable-hot-restart", "--concurrency", "2"]
         super().__init__(
-            [*command, "--log-level", "warning"],
+            [*command, "--log-level", "warning", "--file-flush-interval-msec", "200"],
             grpc_port,
             f"http://127.0.0.1:{stats_port}/stats/prometheus",
             folder / "envoy.log",

@@ -52,7 +52,15 @@ class Fleet:
 
     def received(self) -> list[int]:
         """How many predictions each server was asked for since its start, whatever became of them."""
-        return [_requests(server.http_url) for server in self.servers]
+        pages = [self.metrics(number) for number in range(len(self.servers))]
+        pattern = re.compile(r"^conveyor_requests_total{.*} (\S+)", re.MULTILINE)
+        return [sum(int(float(count)) for count in pattern.findall(page)) for page in pages]
+
+    def metrics(self, number: int) -> str:
+        """A server's page for Prometheus."""
+        with urllib.request.urlopen(f"{self.servers[number].http_url}/metrics", timeout=10) as response:
+            page: str = response.read().decode()
+        return page
 
     def __enter__(self) -> Self:
         for number in range(len(self.servers)):
@@ -175,9 +183,3 @@ class Load:
         rows = np.frombuffer(response.raw_output_contents[0], np.float32).reshape(expected.shape)
         np.testing.assert_allclose(rows, expected, atol=1e-5)
         self.versions[response.model_version] += 1
-
-
-def _requests(http_url: str) -> int:
-    with urllib.request.urlopen(f"{http_url}/metrics", timeout=10) as response:
-        page = response.read().decode()
-    return sum(int(float(number)) for number in re.findall(r"^conveyor_requests_total{.*} (\S+)", page, re.MULTILINE))
