@@ -108,8 +108,12 @@ def test_retrain_publishes_the_next_version_and_a_terminal_shows_a_bar(tmp_path)
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=follower, stderr=follower) as process:
         os.close(follower)
         output = b""
-        while chunk := read(leader):
-            output += chunk
+        try:
+            while chunk := read(leader):
+                output += chunk
+        except BaseException:  # nobody reads its terminal any more, so it would wait for ever
+            process.kill()
+            raise
     os.close(leader)
     assert process.returncode == 0
     assert [latest(tmp_path, name).version for name in demo.MODELS] == [2, 2]
