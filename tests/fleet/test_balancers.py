@@ -159,7 +159,6 @@ async def test_a_frozen_replica_is_left_alone(fleet, balancers):
     # What was under way to it when it was ejected may still expire: at most one request of each client.
     for load, lost, later in zip(hasty, lost_until_ejection, after, strict=True):
         assert later - lost <= load.clients
-        assert lost <= load.clients * 5
     assert failures(patient) == []
 
 
