@@ -8,7 +8,7 @@ PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
 TOOLS := .tools/perf_analyzer .tools/digitsclassifier .tools/onnxruntime-1.17
 PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
 
-.PHONY: help setup serve predict test test-fleet check format protos constraints bench-export bench-overload clean
+.PHONY: help setup serve predict test test-fleet check format protos constraints bench-export bench-overload image image-test clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,12 @@ bench-export: .venv/development.stamp  ## Our ONNX files beside those of Keras a
 
 bench-overload: .venv/development.stamp  ## Three times the sustainable rate for a minute: what is answered, refused, lost
 	$(BIN)/python benchmarks/overload.py
+
+image: .venv/development.stamp  ## Build the server image with docker, podman or buildah, whichever is there
+	deploy/build.sh server cpu
+
+image-test:  ## Build the image for real with buildah, start it, predict, stop it
+	deploy/image_test.sh
 
 clean:  ## Remove everything that was made here, but for the models
 	rm -rf .venv .tools .samples .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -199,7 +199,6 @@ async def test_who_asks_for_a_model_by_name_sees_that_it_is_not_ready(fleet, bal
         await all_healthy([by_name])
 
 
-@pytest.mark.xfail(reason="The server sends an empty message before its status; such an answer is final.", strict=False)
 async def test_what_one_replica_refuses_another_one_answers(fleet, balancers, tmp_path):
     before = await asyncio.to_thread(fleet.received)
     with broken_model(fleet, tmp_path):

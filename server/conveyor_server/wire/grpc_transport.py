@@ -215,11 +215,11 @@ class GrpcTransport:
         self._traffic.begin()
         try:
             result = await outcome
+            if isinstance(result, RequestError):
+                # A status that comes without a message: balancers and clients retry no other form.
+                await context.abort(_CODES[STATUS_OF[type(result)]], str(result))
         finally:
             self._traffic.end()
-        if isinstance(result, RequestError):
-            _set_status(context, result)
-            return None
         return result
 
     def _server_stream(self, rpc: ServerStream) -> Callable[[bytes, _Context], Awaitable[None]]:
@@ -281,7 +281,7 @@ def _cancelled_from_outside() -> bool:
 
 
 def _set_status(context: _Context, error: RequestError) -> None:
-    # Not context.abort(): grpcio's graceful stop does not wait for calls that ended by it (grpc issue 37239).
+    """Ends a stream, whose messages have been sent, with the error's code."""
     context.set_code(_CODES[STATUS_OF[type(error)]])
     context.set_details(str(error))
 
