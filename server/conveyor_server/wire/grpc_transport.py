@@ -192,8 +192,8 @@ class GrpcTransport:
             case TwoWayStream():
                 return grpc.stream_stream_rpc_method_handler(self._two_way_stream(rpc), response_serializer=_serialize)
 
-    def _immediate(self, rpc: Immediate) -> Callable[[bytes, _Context], Awaitable[Message | None]]:
-        async def handle(data: bytes, context: _Context) -> Message | None:
+    def _immediate(self, rpc: Immediate) -> Callable[[bytes, _Context], Awaitable[Message]]:
+        async def handle(data: bytes, context: _Context) -> Message:
             call = GrpcCall(context)
             rpc.handler(data, call)
             try:
@@ -204,14 +204,14 @@ class GrpcTransport:
 
         return handle
 
-    def _unary(self, rpc: Unary) -> Callable[[bytes, _Context], Awaitable[Message | None]]:
-        async def handle(data: bytes, context: _Context) -> Message | None:
+    def _unary(self, rpc: Unary) -> Callable[[bytes, _Context], Awaitable[Message]]:
+        async def handle(data: bytes, context: _Context) -> Message:
             return await self._settle(context, rpc.call(data))
 
         return handle
 
-    async def _settle(self, context: _Context, outcome: Awaitable[_Outcome]) -> Message | None:
-        """Waits for the outcome of a call, which counts as in progress until then, and turns it into grpcio's."""
+    async def _settle(self, context: _Context, outcome: Awaitable[_Outcome]) -> Message:
+        """The response of a call, which counts as in progress until it is there or refused; a refusal ends the call."""
         self._traffic.begin()
         try:
             result = await outcome
