@@ -1,0 +1,110 @@
+"""The network that every server of a benchmark serves, the images that it is asked, and the answers that are right."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from conveyor_server.generated import inference_pb2 as pb
+
+NAME = "tutorial"
+UINT8_NAME = "tutorial_uint8"
+IMAGE = (28, 28, 1)
+FILTERS = 16
+DATATYPES = {NAME: "FP32", UINT8_NAME: "UINT8"}
+_TOLERANCE = 1e-5
+
+
+class WrongAnswer(Exception):
+    """A server answered otherwise than ONNX Runtime does in this process, or not at all."""
+
+
+def network(datatype: str) -> onnx.ModelProto:
+    """The tutorial's: Conv2D 16 3x3 relu, Flatten, Dense 1 sigmoid, with random weights; "UINT8" takes grey levels 0 to 255."""
+    random = np.random.default_rng(0)
+    features = FILTERS * (IMAGE[0] - 2) * (IMAGE[1] - 2)
+    kernels = random.normal(0, 0.1, (FILTERS, 1, 3, 3)).astype(np.float32)
+    constants = {
+        "channels_first": np.array([0, 1, *IMAGE[:2]], np.int64),
+        "kernels": kernels / 255 if datatype == "UINT8" else kernels,
+        "conv_bias": random.normal(0, 0.1, FILTERS).astype(np.float32),
+        "weights": random.normal(0, 0.01, (features, 1)).astype(np.float32),
+        "dense_bias": np.zeros(1, np.float32),
+    }
+    nodes = [
+        helper.make_node("Reshape", ["image", "channels_first"], ["grey"]),
+        helper.make_node("Cast", ["grey"], ["pixels"], to=TensorProto.FLOAT),  # of float32, ONNX Runtime drops it
+        helper.make_node("Conv", ["pixels", "kernels", "conv_bias"], ["convolved"]),
+        helper.make_node("Relu", ["convolved"], ["rectified"]),
+        helper.make_node("Flatten", ["rectified"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weights", "dense_bias"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["probability"]),
+    ]
+    kind = TensorProto.UINT8 if datatype == "UINT8" else TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        NAME,
+        [helper.make_tensor_value_info("image", kind, ["batch", *IMAGE])],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["batch", 1])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def write_repository(folder: Path) -> Path:
+    """Both models, in the layout that ours and Triton read; returns the file of the one that takes float32."""
+    for name, datatype in DATATYPES.items():
+        file = folder / name / "1" / "model.onnx"
+        content = network(datatype).SerializeToString(deterministic=True)
+        if not file.exists() or file.read_bytes() != content:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    return (folder / NAME / "1" / "model.onnx").resolve()
+
+
+def images(count: int, datatype: str = "FP32") -> np.ndarray:
+    """[count, 28, 28, 1], the same at each call."""
+    random = np.random.default_rng(1)
+    if datatype == "UINT8":
+        return random.integers(0, 256, (count, *IMAGE), np.uint8)
+    return random.random((count, *IMAGE), np.float32)
+
+
+def message(pixels: np.ndarray) -> bytes:
+    """A ModelInferRequest, serialized."""
+    is_uint8 = pixels.dtype == np.uint8
+    request = pb.ModelInferRequest(model_name=UINT8_NAME if is_uint8 else NAME, id="1")
+    request.inputs.add(name="image", datatype="UINT8" if is_uint8 else "FP32", shape=pixels.shape)
+    request.outputs.add(name="probability")
+    request.raw_input_contents.append(pixels.tobytes())
+    return request.SerializeToString()
+
+
+def outputs_of(response: bytes) -> np.ndarray:
+    """The probabilities in a serialized ModelInferResponse."""
+    answer = pb.ModelInferResponse.FromString(response)
+    if answer.raw_output_contents:
+        return np.frombuffer(answer.raw_output_contents[0], np.float32)
+    if answer.outputs:
+        return np.array(answer.outputs[0].contents.fp32_contents, np.float32)
+    raise WrongAnswer("An answer without outputs came.")
+
+
+@cache
+def _reference(datatype: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(network(datatype).SerializeToString(), options)
+
+
+def check(pixels: np.ndarray, outputs: np.ndarray) -> None:
+    """Raises WrongAnswer unless `outputs` is what ONNX Runtime says of the images."""
+    datatype = "UINT8" if pixels.dtype == np.uint8 else "FP32"
+    (expected,) = _reference(datatype).run(None, {"image": pixels})
+    if outputs.size != expected.size:
+        raise WrongAnswer(f"{outputs.size} probabilities came for {expected.size} images.")
+    if (difference := float(np.abs(outputs.ravel() - expected.ravel()).max())) > _TOLERANCE:
+        raise WrongAnswer(f"A probability is wrong by {difference:.1e}.")
