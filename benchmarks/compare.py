@@ -14,12 +14,15 @@ from pathlib import Path
 
 from harness import environments, in_process, machine, network
 from harness.asking import ask_whether_ready
+from harness.criteria import check
 from harness.h2load import Void
 from harness.measuring import measure
 from harness.results import Comparison, Json, Rounds, commit, to_text
 from harness.rows import ROWS, Row
 from harness.running import MODELS, WORK, RunningServer
 from harness.servers import SERVERS, Kind, Server, Unavailable
+from harness.tables import criteria_table, in_process_table, overview
+from rich.console import Console
 
 SERVER_CORE, LOAD_CORE = 0, 1
 ROUNDS_OF_OTHER_ROWS = 3
@@ -112,7 +115,7 @@ def compare(servers: Sequence[Server], rows: Sequence[Row], options: argparse.Na
             if left := missing(server, found, wanted):
                 minutes = (time.monotonic() - begin) / 60
                 print(
-                    f"{minutes:.1f} min, round {number + 1} of {options.rounds}, server {place + 1} of {len(servers)}"
+                    f"{minutes:.1f} min, round {number + 1} of {options.rounds}, {place + 1} of {len(servers)} servers"
                 )
                 one_round(server, left, found, options, partial(rounds.save, server.name, number, found))
 
@@ -143,7 +146,7 @@ def results(servers: Sequence[Server], options: argparse.Namespace) -> Json:
         return {"rounds": rounds.all(server.name)} | ({"with_demo_models": demo} if demo else {})
 
     return {
-        **facts(options),
+        **rounds.facts(),
         "environments": {
             folder: {
                 "mib": environments.mebibytes(environments.FOLDER / folder),
@@ -181,7 +184,9 @@ def main() -> None:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(to_text(raw))
-    print(terminal_table(Comparison(raw)))
+    comparison, console = Comparison(raw), Console()
+    for table in (overview(comparison), in_process_table(comparison), criteria_table(check(comparison))):
+        console.print(table.for_terminal())
 
 
 if __name__ == "__main__":

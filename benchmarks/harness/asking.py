@@ -38,10 +38,7 @@ def ask_and_check(server: Server, port: int, pixels: np.ndarray, *, stream: bool
         NoAnswer: there was none.
         WrongAnswer: it is not what ONNX Runtime says in this process.
     """
-    if server.protocol == "gRPC":
-        answer = _ask_grpc(port, pixels, stream)
-    else:
-        answer = _ask_http(port, server.path, pixels)
+    answer = _ask_grpc(port, pixels, stream) if server.protocol == "gRPC" else _ask_http(port, server.path, pixels)
     if server.kind is Kind.FLOOR:
         if answer.outputs.size != len(pixels):
             raise network.WrongAnswer(f"{answer.outputs.size} zeros came for {len(pixels)} images.")

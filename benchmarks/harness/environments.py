@@ -1,4 +1,4 @@
-"""The environments of the servers under comparison: one for each folder of benchmarks/rivals, made when first needed."""
+"""The environments of the servers under comparison: one a folder of benchmarks/rivals, made when first needed."""
 
 import hashlib
 import re

@@ -18,13 +18,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class CoreTime(NamedTuple):
-    """Seconds since the machine started that some cores were busy for us, and that a hypervisor took from them."""
+    """Seconds since the machine started that some cores were busy, and that a hypervisor took from them."""
 
     busy: float
     stolen: float
-
-    def since(self, before: "CoreTime") -> "CoreTime":
-        return CoreTime(self.busy - before.busy, self.stolen - before.stolen)
 
 
 def core_time(cores: Iterable[int]) -> CoreTime:
@@ -60,7 +57,7 @@ def cpu_seconds(root: int) -> float:
 
 
 class Memory(NamedTuple):
-    """MiB of a process tree. Pages that several processes share count for each in `resident`, once in `proportional`."""
+    """MiB of a process tree. Pages that processes share count for each in `resident`, and once in `proportional`."""
 
     resident: float
     proportional: float

@@ -1,17 +1,16 @@
 """One load on one server, timed: rate, latency, CPU time, and what disturbed the measurement."""
 
-import time
 from collections.abc import Callable, Sequence
 
 from harness import grpcio_client, network, perf_analyzer
 from harness.asking import MODEL_INFER, MODEL_STREAM_INFER, ask_and_check
 from harness.h2load import Shot
-from harness.machine import CoreTime, core_time
 from harness.rows import Generator, Row
 from harness.running import RunningServer
+from harness.watching import Watched
 
 DISTURBED = 0.05
-"""Share of a core, taken by others, from which on a measurement is repeated."""
+"""Cores, taken by others, from which on a measurement is repeated."""
 _MIN_REQUESTS_IN_FLIGHT_TIMES = 4
 
 Window = dict[str, float]
@@ -22,8 +21,7 @@ def measure(running: RunningServer, row: Row, load_cores: Sequence[int], seconds
 
     Returns:
         requests, requests_per_second, images_per_second, p50_ms, p99_ms; cpu_us: of the server's processes a request;
-        server_busy: CPU seconds a second; stolen: by the hypervisor, of all cores in use; others: CPU that other
-        processes took on the server's cores, which cannot be told where the load shares them; tries.
+        the shares of `Watched`; tries: how many measurements there were.
 
     Raises:
         Void: an answer was not right.
@@ -47,24 +45,13 @@ def _noise(window: Window) -> float:
 def _observed(
     running: RunningServer, row: Row, load_cores: Sequence[int], fire: Callable[[], dict[str, float]]
 ) -> Window:
-    shared = bool(set(running.cores) & set(load_cores))
-    server, both, cpu, begin = _clocks(running, load_cores)
-    figures = fire()
-    server_after, both_after, cpu_after, end = _clocks(running, load_cores)
-    elapsed, cpu = end - begin, cpu_after - cpu
-    others = 0.0 if shared else max(0.0, server_after.since(server).busy - cpu) / elapsed
+    with Watched(running, load_cores) as watched:
+        figures = fire()
     return figures | {
         "images_per_second": figures["requests_per_second"] * row.images,
-        "cpu_us": cpu / figures["requests"] * 1e6,
-        "server_busy": cpu / elapsed,
-        "stolen": both_after.since(both).stolen / elapsed,
-        "others": others,
+        "cpu_us": watched.server_seconds / figures["requests"] * 1e6,
+        **watched.shares(),
     }
-
-
-def _clocks(running: RunningServer, load_cores: Sequence[int]) -> tuple[CoreTime, CoreTime, float, float]:
-    both = core_time({*running.cores, *load_cores})
-    return core_time(running.cores), both, running.cpu_seconds(), time.monotonic()
 
 
 def _generator(

@@ -23,7 +23,7 @@ class WrongAnswer(Exception):
 
 
 def network(datatype: str) -> onnx.ModelProto:
-    """The tutorial's: Conv2D 16 3x3 relu, Flatten, Dense 1 sigmoid, with random weights; "UINT8" takes grey levels 0 to 255."""
+    """The tutorial's: Conv2D 16 3x3 relu, Flatten, Dense 1 sigmoid, random weights. "UINT8" takes levels 0 to 255."""
     random = np.random.default_rng(0)
     features = FILTERS * (IMAGE[0] - 2) * (IMAGE[1] - 2)
     kernels = random.normal(0, 0.1, (FILTERS, 1, 3, 3)).astype(np.float32)

@@ -5,24 +5,31 @@ is what makes it cheap: a grpcio client spends more on a request than the server
 moment at which a request was due, so a client that falls behind cannot hide it.
 """
 
-import heapq
-import random
 import select
 import socket
 import struct
 import time
 from array import array
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from harness.asking import MODEL_INFER
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-END_STREAM, ACK, PADDED, PRIORITY = 0x1, 0x1, 0x8, 0x20
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 NO_ANSWER = -1
 """Status of a request that had no answer when its deadline passed; the client cancels it then."""
 _STATUS_OF_RESET = {0: 13, 2: 13, 7: 14, 8: 1, 11: 8}
 """gRPC's code for a stream that the server resets with a code of HTTP/2."""
 _LARGEST_WINDOW = 2**31 - 1
+_FRAME = struct.Struct(">HBBBI")
+"""The length of a frame in two parts, its kind, its flags, its stream."""
+_ARRIVALS_AT_ONCE = 4096
 # "grpc-status" and the digits in HPACK's Huffman code, for servers that compress strings.
 _STATUS_NAMES = (b"grpc-status", bytes.fromhex("9acac8b21234da8f"))
 _DIGITS = {"00000": "0", "00001": "1", "00010": "2"} | {f"{25 + n - 3:06b}": str(n) for n in range(3, 10)}
@@ -36,9 +43,13 @@ class Outcomes:
     """gRPC's code, or NO_ANSWER."""
     latency: array = field(default_factory=lambda: array("d"))
     """Seconds from when the request was due to its end."""
-    late: float = 0.0
-    """The longest time by which the client itself sent a request too late, in seconds."""
+    lag: array = field(default_factory=lambda: array("f"))
+    """Seconds by which the client itself looked too late at each request of a rate; not what HTTP/2's limits, which
+    are the server's, then held it back."""
     seconds: float = 0.0
+    """How long requests were offered."""
+    cpu: float = 0.0
+    """CPU seconds of the client a second: at 1 it was the client that set the rate."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -64,31 +75,34 @@ class Connection:
         fields += [("te", "trailers"), ("content-type", "application/grpc")]
         fields += [("grpc-timeout", f"{int(timeout * 1e6)}u")]
         block = b"".join(literal(name, value) for name, value in fields)
-        self.head = len(block).to_bytes(3, "big") + bytes((HEADERS, 0x4))
-        self.block = block
         body = b"\0" + len(message).to_bytes(4, "big") + message
         assert len(body) <= 16384, "one DATA frame must hold the request"
-        self.body = len(body).to_bytes(3, "big") + bytes((DATA, END_STREAM))
-        self.message = body
+        self._request = bytearray(frame(HEADERS, END_HEADERS, 0, block) + frame(DATA, END_STREAM, 0, body))
+        self._second_stream = 9 + len(block) + 5  # where the number of the stream stands in the second frame
+        self._size = len(body)
         self.window = 65535
         self.streams = 2**31
         self.stream = -1
         self.open: dict[int, float] = {}
         """When each request was due, by stream, in order."""
         self.out = bytearray()
-        self.data = bytearray()
+        self.data = b""
         self.closed = False
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
 
     @property
     def ready(self) -> bool:
         """Whether HTTP/2 lets another request be sent."""
-        return not self.closed and self.window >= len(self.message) and len(self.open) < self.streams
+        return self.window >= self._size and len(self.open) < self.streams and not self.closed
 
     def send(self, due: float) -> None:
         self.stream += 2
-        stream = self.stream.to_bytes(4, "big")
-        self.out += self.head + stream + self.block + self.body + stream + self.message
-        self.window -= len(self.message)
+        request, place = self._request, self._second_stream
+        request[5:9] = request[place : place + 4] = self.stream.to_bytes(4, "big")
+        self.out += request
+        self.window -= self._size
         self.open[self.stream] = due
 
     def flush(self) -> None:
@@ -120,23 +134,20 @@ class Connection:
         if not chunk:
             self.closed = True
             return [(due, 14) for due in self._drop()]
-        data = self.data
-        data += chunk
-        ended, position, size = [], 0, len(data)
-        while size - position >= 9:
-            length = int.from_bytes(data[position : position + 3], "big")
-            stop = position + 9 + length
-            if stop > size:
+        data = self.data + chunk if self.data else chunk
+        ended, position, last, waiting = [], 0, len(data) - 9, self.open
+        while position <= last:
+            high, low, kind, flags, stream = _FRAME.unpack_from(data, position)
+            stop = position + 9 + (high << 8) + low
+            if stop > len(data):
                 break
-            kind, flags = data[position + 3], data[position + 4]
-            stream = int.from_bytes(data[position + 5 : position + 9], "big") & 0x7FFFFFFF
-            if kind == HEADERS and flags & END_STREAM:
-                if (due := self.open.pop(stream, None)) is not None:
-                    ended.append((due, status_of(bytes(data[position + 9 : stop]), flags)))
-            elif kind not in (DATA, HEADERS):
-                ended += self._control(kind, flags, stream, bytes(data[position + 9 : stop]))
+            if kind == HEADERS:
+                if flags & END_STREAM and (due := waiting.pop(stream, None)) is not None:
+                    ended.append((due, status_of(data[position + 9 : stop], flags)))
+            elif kind != DATA:
+                ended += self._control(kind, flags, stream, data[position + 9 : stop])
             position = stop
-        del data[:position]
+        self.data = data[position:]
         return ended
 
     def _control(self, kind: int, flags: int, stream: int, payload: bytes) -> list[tuple[float, int]]:
@@ -162,8 +173,12 @@ class Connection:
         return lost
 
 
+@lru_cache(maxsize=1024)
 def status_of(block: bytes, flags: int) -> int:
-    """The gRPC status in a block of trailers; HPACK without its dynamic table, which was switched off."""
+    """The gRPC status in a block of trailers; HPACK without its dynamic table, which was switched off.
+
+    So equal blocks mean the same, and most blocks of a server are equal.
+    """
     position = (1 if flags & PADDED else 0) + (5 if flags & PRIORITY else 0)
     while position < len(block):
         first = block[position]
@@ -224,7 +239,7 @@ class Target:
     timeout: float
     """Deadline of each request, in seconds."""
     connections: int = 8
-    method: str = "/inference.GRPCInferenceService/ModelInfer"
+    method: str = MODEL_INFER
 
     def connect(self) -> list[Connection]:
         return [
@@ -234,75 +249,93 @@ class Target:
 
 def open_loop(target: Target, rate: float, seconds: float, seed: int = 0) -> Outcomes:
     """Offers `rate` requests a second with Poisson arrivals."""
-    return _run(target, seconds, rate=rate, seed=seed)
+    return _Load(target, seconds, arrivals=_poisson(rate, seed)).run()
 
 
 def closed_loop(target: Target, in_flight: int, seconds: float) -> Outcomes:
     """Keeps so many requests in flight."""
-    return _run(target, seconds, in_flight=in_flight)
+    return _Load(target, seconds, in_flight=in_flight).run()
 
 
-def _run(target: Target, seconds: float, *, rate: float = 0.0, seed: int = 0, in_flight: int = 0) -> Outcomes:
-    connections = target.connect()
-    poll = select.epoll()
-    by_number = {}
-    for connection in connections:
-        by_number[connection.socket.fileno()] = connection
-        poll.register(connection.socket.fileno(), select.EPOLLIN)
-    outcomes, waiting, arrivals = Outcomes(), deque[float](), random.Random(seed)
-    begin = time.perf_counter()
-    due, turn, end = begin, 0, begin + seconds
-    patience = end + target.timeout + 1.0
-    busy = 0
-    while (now := time.perf_counter()) < end or (busy and now < patience):
-        if now < end:
-            if in_flight:
-                waiting.extend([now] * max(0, in_flight - busy - len(waiting)))
-            while rate and due <= now:
-                waiting.append(due)
-                due += arrivals.expovariate(rate)
+def _poisson(rate: float, seed: int) -> Iterator[float]:
+    """Seconds from the beginning at which requests are due, without end."""
+    random, begin = np.random.default_rng(seed), 0.0
+    while True:
+        times = begin + np.cumsum(random.exponential(1 / rate, _ARRIVALS_AT_ONCE))
+        begin = float(times[-1])
+        yield from times.tolist()
+
+
+class _Load:
+    """One load, from its first request to its last answer."""
+
+    def __init__(
+        self, target: Target, seconds: float, *, arrivals: Iterator[float] | None = None, in_flight: int = 0
+    ) -> None:
+        self._target, self._seconds = target, seconds
+        self._arrivals, self._in_flight = arrivals, in_flight
+        self._connections = target.connect()
+        self._outcomes = Outcomes(seconds=seconds)
+        self._waiting: deque[float] = deque()
+        """When the requests were due that are not sent yet."""
+        self._turn = 0
+        self._busy = 0
+
+    def run(self) -> Outcomes:
+        connections, timeout = self._connections, self._target.timeout
+        cpu, begin = time.process_time(), time.perf_counter()
+        due = begin + next(self._arrivals) if self._arrivals else float("inf")
+        end = begin + self._seconds
+        while (now := time.perf_counter()) < end or (self._busy and now < end + timeout + 1.0):
+            if now < end:
+                while due <= now:
+                    self._outcomes.lag.append(now - due)
+                    self._waiting.append(due)
+                    due = begin + next(self._arrivals)
+                self._waiting.extend([now] * (self._in_flight - self._busy - len(self._waiting)))
+            else:
+                due = float("inf")
+            self._send(now)
+            self._give_up(now - timeout, now)
+            pause = max(0.0, min(0.001, due - time.perf_counter()))
+            for connection in select.select(connections, (), (), pause)[0]:  # epoll waits whole milliseconds
+                self._receive(connection)
+            if all(connection.closed for connection in connections):
+                break
+        self._outcomes.cpu = (time.process_time() - cpu) / (time.perf_counter() - begin)
+        for connection in connections:
+            connection.socket.close()
+        return self._outcomes
+
+    def _send(self, now: float) -> None:
+        waiting, connections = self._waiting, self._connections
         while waiting:
-            if waiting[0] < now - target.timeout:  # HTTP/2's own limits held it back until its deadline passed
-                _note(outcomes, NO_ANSWER, now - waiting.popleft())
+            if waiting[0] < now - self._target.timeout:  # HTTP/2's own limits held it back until its deadline passed
+                self._note(NO_ANSWER, now - waiting.popleft())
                 continue
             for _ in connections:
-                turn = (turn + 1) % len(connections)
-                if connections[turn].ready:
+                self._turn = (self._turn + 1) % len(connections)
+                if connections[self._turn].ready:
                     break
             else:
-                break
-            sent = waiting.popleft()
-            outcomes.late = max(outcomes.late, now - sent)
-            connections[turn].send(sent)
-        busy = 0
-        for connection in connections:
-            for gone in connection.cancel_before(now - target.timeout):
-                _note(outcomes, NO_ANSWER, now - gone)
+                return
+            self._busy += 1
+            connections[self._turn].send(waiting.popleft())
+
+    def _give_up(self, due: float, now: float) -> None:
+        for connection in self._connections:
+            for gone in connection.cancel_before(due):
+                self._busy -= 1
+                self._note(NO_ANSWER, now - gone)
             connection.flush()
-            busy += len(connection.open)
-        pause = min(0.001, max(0.0, due - time.perf_counter())) if rate else 0.001
-        for number_, _ in poll.poll(pause):
-            ended = by_number[number_].receive()
-            busy -= len(ended)
-            arrived = time.perf_counter()
-            for asked, status in ended:
-                _note(outcomes, status, arrived - asked)
-        if all(connection.closed for connection in connections):
-            break
-    outcomes.seconds = seconds
-    for connection in connections:
-        connection.socket.close()
-    return outcomes
 
+    def _receive(self, connection: Connection) -> None:
+        ended = connection.receive()
+        self._busy -= len(ended)
+        arrived = time.perf_counter()
+        self._outcomes.status.extend([status for _, status in ended])
+        self._outcomes.latency.extend([arrived - due for due, _ in ended])
 
-def _note(outcomes: Outcomes, status: int, latency: float) -> None:
-    outcomes.status.append(status)
-    outcomes.latency.append(latency)
-
-
-def quantile(values: list[float], q: float) -> float:
-    """The nearest rank; nan of nothing."""
-    if not values:
-        return float("nan")
-    count = max(1, round(len(values) * (1 - q)))
-    return heapq.nlargest(count, values)[-1] if q > 0.9 else sorted(values)[min(len(values) - 1, int(q * len(values)))]
+    def _note(self, status: int, latency: float) -> None:
+        self._outcomes.status.append(status)
+        self._outcomes.latency.append(latency)

@@ -1,4 +1,4 @@
-"""The results of a comparison: raw rounds on disk while it runs, one JSON file at the end, medians for whoever reads it."""
+"""The results of a comparison: raw rounds on disk while it runs, one JSON file at the end, and its medians."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from harness.environments import ROOT
 from harness.medians import median
 
 Json = dict[str, Any]
+_FACTS = "run.json"
 
 
 def commit() -> str:
@@ -29,17 +30,23 @@ class Rounds:
         self._folder = folder
 
     def begin(self, facts: Json, *, resume: bool) -> None:
-        """Takes up the rounds that are there, if they are of the same commit and nothing was changed since, or if
-        asked; else removes them.
+        """Takes up the rounds that are there if they have the same facts, or if asked; else begins anew.
+
+        Rounds of a checkout with changes are taken up only if asked.
         """
-        file = self._folder / "run.json"
-        before = json.loads(file.read_text()) if file.exists() else {}
-        same = before.get("commit") == facts["commit"] and not facts["commit"].endswith("+")
-        if before and not (resume or same):
-            for old in self._folder.glob("*.json"):
-                old.unlink()
+        before = self.facts()
+        same = before == facts and not facts["commit"].endswith("+")
+        if before and (resume or same):
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(to_text(facts))
+        for old in self._folder.glob("*.json"):
+            old.unlink()
+        (self._folder / _FACTS).write_text(to_text(facts))
+
+    def facts(self) -> Json:
+        """What the figures depend on."""
+        file = self._folder / _FACTS
+        return json.loads(file.read_text()) if file.exists() else {}
 
     def load(self, server: str, number: int) -> Json:
         file = self._file(server, number)
@@ -88,21 +95,25 @@ class Comparison:
 
     def windows(self, server: str, row: str) -> list[Json]:
         """The measurements of a row that are not void."""
-        rounds = self.raw["servers"].get(server, {}).get("rounds", [])
-        windows = [found["rows"][row] for found in rounds if row in found.get("rows", {})]
+        windows = [found["rows"][row] for found in self._rounds(server) if row in found.get("rows", {})]
         return [] if any("void" in window for window in windows) else windows
 
     def void(self, server: str, row: str) -> str:
         """Why a row is void, or nothing."""
-        rounds = self.raw["servers"].get(server, {}).get("rounds", [])
-        return next(
-            (found["rows"][row]["void"] for found in rounds if "void" in found.get("rows", {}).get(row, {})), ""
-        )
+        windows = [found.get("rows", {}).get(row, {}) for found in self._rounds(server)]
+        return next((window["void"] for window in windows if "void" in window), "")
 
-    def start(self, server: str, name: str) -> float:
-        """The median of a figure of the process itself."""
-        rounds = self.raw["servers"].get(server, {}).get("rounds", [])
-        return median(found[name] for found in rounds if name in found)
+    def process(self, server: str, name: str, rounds: str = "rounds") -> float:
+        """The median of a figure of the server itself, such as `start_seconds`."""
+        found = self.raw["servers"].get(server, {}).get(rounds, [])
+        return median(one[name] for one in found if name in one)
+
+    def measured(self, server: str) -> bool:
+        """Whether it could be started."""
+        return any("start_seconds" in found for found in self._rounds(server))
+
+    def _rounds(self, server: str) -> list[Json]:
+        return self.raw["servers"].get(server, {}).get("rounds", [])
 
     def in_process(self, batch: int) -> float:
         """Images per second of ONNX Runtime alone."""
@@ -118,5 +129,5 @@ class Comparison:
     def all_windows(self) -> Iterable[Json]:
         """Every measurement."""
         for server in self.raw["servers"].values():
-            for found in server.get("rounds", []):
+            for found in server["rounds"]:
                 yield from (window for window in found.get("rows", {}).values() if "void" not in window)

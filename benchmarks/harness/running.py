@@ -1,6 +1,7 @@
 """A server process of a benchmark: pinned to its cores, on free ports, right in its answers, and gone at the end."""
 
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -89,14 +90,22 @@ class RunningServer:
     def memory(self) -> machine.Memory:
         return machine.memory(self._process.pid)
 
+    @property
+    def ended(self) -> str:
+        """How the process ended by itself, or nothing."""
+        code = self._process.poll()
+        if code is None:
+            return ""
+        return f"ended with {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"
+
     def _wait(self, begin: float) -> None:
         """Until the first answer that it must be able to give."""
         while True:
             try:
                 self._ask(self.server, self.port)
             except NoAnswer as error:
-                if self._process.poll() is not None:
-                    raise Unavailable(f"it ended with {self._process.returncode}; see {self.log}") from error
+                if self.ended:
+                    raise Unavailable(f"it {self.ended}; see {self.log}") from error
                 if time.monotonic() - begin > _PATIENCE:
                     raise Unavailable(f"no answer within {_PATIENCE:g} s, but {error}; see {self.log}") from error
                 time.sleep(0.01)

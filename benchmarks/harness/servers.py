@@ -40,6 +40,8 @@ class Server:
     """Of ours."""
     workers: int = 1
     """Of ours."""
+    flags: tuple[str, ...] = ()
+    """More flags, of ours."""
     distribution: str = ""
     """The package whose version is the server's; empty for what is in this repository."""
     streams: bool = False
@@ -80,7 +82,7 @@ class Server:
             del flags[-2:]
         if missing := [flag for flag in flags if flag.startswith("--") and flag not in known]:
             raise Unavailable(f"this build has no {' and no '.join(missing)}")
-        return flags
+        return [*flags, *self.flags]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""BentoML. Bodies are raw float32, its fastest form; its batching takes arrays as JSON, which costs more than it gains."""
+"""BentoML. Bodies are raw float32, its fastest form: its batching would take arrays as JSON."""
 
 import os
 import sys

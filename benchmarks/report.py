@@ -1,0 +1,117 @@
+"""docs/benchmarks.md and its charts, from the results of benchmarks/compare.py and benchmarks/overload.py.
+
+    python benchmarks/report.py [--folder docs]
+
+Reads FOLDER/benchmarks/{comparison,overload}.json, writes FOLDER/benchmarks.md and the charts beside the results. Every
+figure in the document comes from them; its words are in benchmarks/report.md.
+"""
+
+import argparse
+import json
+import string
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness import charts, criteria, tables
+from harness.environments import ROOT
+from harness.measuring import DISTURBED
+from harness.results import Comparison, Json
+from harness.rows import Generator
+from harness.servers import SERVERS
+
+WORDS = Path(__file__).with_name("report.md")
+
+
+def document(found: Comparison, overload: Json | None) -> str:
+    """The text."""
+    machine = found.raw["machine"]
+    rounds = max(len(server["rounds"]) for server in found.raw["servers"].values())
+    best, _ = found.best_in_process()
+    return string.Template(WORDS.read_text()).substitute(
+        commit=found.raw["commit"],
+        date=found.raw["date"],
+        machine=f"{machine['cores']} virtual cores of {machine['processor']} ({machine['vectors']}), "
+        f"{machine['memory_gib']} GiB, {machine['system']}, Linux {machine['kernel']}, Python {machine['python']}",
+        rounds=rounds,
+        seconds=f"{found.raw['seconds']:g}",
+        tries=found.raw["tries"],
+        disturbed=f"{DISTURBED:.0%}",
+        noise=noise(found),
+        overview=tables.overview(found).markdown(),
+        in_process=tables.in_process_table(found).markdown(),
+        best=best,
+        criteria=tables.criteria_table(criteria.check(found, overload)).markdown(),
+        h2load=tables.loads(
+            found, "", lambda row: row.generator is Generator.H2LOAD and not row.stream and row.datatype == "FP32"
+        ).markdown(),
+        streams=tables.loads(found, "", lambda row: bool(row.stream)).markdown(),
+        uint8=tables.loads(found, "", lambda row: row.datatype == "UINT8").markdown(),
+        clients=tables.loads(found, "", lambda row: row.generator is not Generator.H2LOAD).markdown(),
+        overload=overload_section(overload),
+        left_out=left_out(found),
+        versions=versions(found),
+    )
+
+
+def noise(found: Comparison) -> str:
+    """What the measurements were disturbed by, in words."""
+    windows = list(found.all_windows())
+    shares = sorted(window["stolen"] + window["others"] for window in windows)
+    calm = sum(share < DISTURBED for share in shares)
+    return (
+        f"{len(windows):,} measurements, of which {calm:,} were calm; in the others the hypervisor and other processes "
+        f"took {shares[-1]:.0%} of a core at most"
+    )
+
+
+def overload_section(overload: Json | None) -> str:
+    if overload is None:
+        return "Not measured."
+    table = tables.overload_table(overload).markdown()
+    return f"![goodput over the offered rate](benchmarks/overload.svg)\n\nCommit {overload['commit']}.\n\n{table}"
+
+
+def left_out(found: Comparison) -> str:
+    """What could not be measured, and why."""
+    lines = []
+    for server in SERVERS:
+        for one in found.raw["servers"].get(server.name, {}).get("rounds", []):
+            if "unavailable" in one:
+                lines.append(f"- {server.title}: {one['unavailable']}.")
+                break
+    return "\n".join(lines) or "Nothing."
+
+
+def versions(found: Comparison) -> str:
+    """A line for each environment: what decides about speed."""
+    packages = ("onnxruntime", "numpy", "grpcio", "protobuf", "ngh2", "uvloop", "uvicorn")
+
+    def lines() -> Iterable[str]:
+        for folder, one in found.raw["environments"].items():
+            own = {server.distribution for server in SERVERS if server.folder == folder and server.distribution}
+            listed = [name for name in (*sorted(own), *packages) if name in one["packages"]]
+            yield f"- {folder}: " + ", ".join(f"{name} {one['packages'][name]}" for name in dict.fromkeys(listed))
+
+    return "\n".join(lines())
+
+
+def write(folder: Path) -> None:
+    data = folder / "benchmarks"
+    found = Comparison(json.loads((data / "comparison.json").read_text()))
+    file = data / "overload.json"
+    overload = json.loads(file.read_text()) if file.exists() else None
+    (folder / "benchmarks.md").write_text(document(found, overload))
+    for draw in (charts.throughput, charts.cpu, charts.images, charts.latency):
+        draw(found, data / f"{draw.__name__}.svg")
+    if overload:
+        charts.overload(overload, data / "overload.svg")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=ROOT / "docs")
+    write(parser.parse_args().folder)
+
+
+if __name__ == "__main__":
+    main()
