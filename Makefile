@@ -8,10 +8,10 @@ PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
 TOOLS := .tools/perf_analyzer .tools/digitsclassifier .tools/onnxruntime-1.17
 PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
 
-.PHONY: help setup serve predict test test-fleet check format protos constraints bench-export bench-overload image image-test clean
+.PHONY: help setup serve predict test test-fleet check format protos constraints bench bench-quick bench-overload bench-report bench-export image image-test clean
 
 help:  ## List the commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: .venv/runtime.stamp  ## Make .venv with both packages and pinned versions
 
@@ -55,8 +55,21 @@ constraints:  ## Pin the newest versions that the pyproject files admit, in cons
 bench-export: .venv/development.stamp  ## Our ONNX files beside those of Keras and torch: size, speed, time to export
 	$(BIN)/python benchmarks/export.py
 
-bench-overload: .venv/development.stamp  ## Three times the sustainable rate for a minute: what is answered, refused, lost
+bench: .venv/development.stamp .tools/perf_analyzer .benchmarks/demo  ## Ours beside every rival, then all under overload; about 35 minutes; docs/benchmarks.md anew
+	@sh tests/system_packages.sh nghttp2-client libb64-0d
+	$(BIN)/python benchmarks/compare.py --demo .benchmarks/demo --json docs/benchmarks/comparison.json
+	$(BIN)/python benchmarks/overload.py --json docs/benchmarks/overload.json
+	$(BIN)/python benchmarks/report.py
+
+bench-quick: .venv/development.stamp  ## The ratios that a change must not worsen, in 3 minutes
+	@sh tests/system_packages.sh nghttp2-client libb64-0d
+	$(BIN)/python benchmarks/quick.py
+
+bench-overload: .venv/development.stamp  ## Up to three times what servers sustain: what is answered, refused, lost; 8 minutes
 	$(BIN)/python benchmarks/overload.py
+
+bench-report: .venv/development.stamp  ## docs/benchmarks.md and its charts, from docs/benchmarks/*.json
+	$(BIN)/python benchmarks/report.py
 
 image: .venv/development.stamp  ## Build the server image with docker, podman or buildah, whichever is there
 	deploy/build.sh server cpu
@@ -93,6 +106,10 @@ INSTALL_TOOL = $(BIN)/pip install --quiet --disable-pip-version-check --target $
 .tools/digitsclassifier: .venv/bin/pip
 	$(INSTALL_TOOL) --no-deps digitsclassifier==2.1.0
 	@touch $@
+
+# The models of the demo, whose start is measured.
+.benchmarks/demo: .venv/runtime.stamp
+	$(BIN)/conveyor-export demo --repository $@
 
 # An environment with an old runtime that must still load what the exporter writes.
 .tools/onnxruntime-1.17:

@@ -11,7 +11,6 @@ written when all is done; `python benchmarks/report.py` makes docs/benchmarks.md
 
 import argparse
 import dataclasses
-import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -19,18 +18,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from harness import environments, machine, network
+from rich.console import Console
+
+from harness import machine, network
+from harness.kept_rounds import KeptRounds
+from harness.measuring import DISTURBED, calmest, noise
 from harness.medians import median
 from harness.open_loop import NO_ANSWER, Outcomes, Target, closed_loop, open_loop
 from harness.prometheus import median_of, scrape
-from harness.results import Json, Rounds, commit, to_text
+from harness.results import Json, commit, to_text
+from harness.rounds import LOAD_CORE, SERVER_CORE, prepare
 from harness.running import WORK, RunningServer
 from harness.servers import SERVERS, Kind, Server, Unavailable
 from harness.tables import overload_table
 from harness.watching import Resident, Watched
-from rich.console import Console
 
-SERVER_CORE, LOAD_CORE = 0, 1
 NAMES = ("conveyor-h2", "conveyor-grpcio", "triton", "mlserver", "kserve")
 CODES = {NO_ANSWER: "no answer", 0: "OK", 1: "CANCELLED", 4: "DEADLINE_EXCEEDED", 8: "RESOURCE_EXHAUSTED"}
 CODES |= {13: "INTERNAL", 14: "UNAVAILABLE"}
@@ -38,7 +40,6 @@ REFUSALS = (1, 8, 14)
 """CANCELLED is how grpc resets a call that it has no room for; what the client gives up is NO_ANSWER."""
 IN_FLIGHT = 64
 """In the measurement of the sustainable rate."""
-DISTURBED = 0.05
 MINUTE_FACTOR = 3.0
 """Multiple of the sustainable rate that ours bears for a minute."""
 
@@ -88,10 +89,10 @@ def one_server(server: Server, options: argparse.Namespace) -> Json:
         runs = [closed_loop(target, IN_FLIGHT, 2.5) for _ in range(3)]
     sustainable = median(describe(run, target.timeout)["goodput_per_second"] for run in runs)
     print(f"{server.title}: sustains {sustainable:,.0f}/s", flush=True)
-    curve = [calmest(server, sustainable, factor, options.seconds, options) for factor in options.factors]
+    curve = [bear(server, sustainable, factor, options.seconds, options) for factor in options.factors]
     found: Json = {"sustainable_per_second": sustainable, "curve": curve}
     if server.kind is Kind.OURS and options.minute:
-        found["minute"] = calmest(server, sustainable, MINUTE_FACTOR, options.minute, options)
+        found["minute"] = bear(server, sustainable, MINUTE_FACTOR, options.minute, options)
     return found
 
 
@@ -105,7 +106,7 @@ def loaded(server: Server, options: argparse.Namespace) -> Iterator[tuple[Runnin
         yield running, target
 
 
-def calmest(server: Server, sustainable: float, factor: float, seconds: float, options: argparse.Namespace) -> Json:
+def bear(server: Server, sustainable: float, factor: float, seconds: float, options: argparse.Namespace) -> Json:
     """The offer that others disturbed least, of as many as are allowed; each meets a fresh server."""
     tries: list[Json] = []
     while len(tries) < options.tries and (not tries or noise(tries[-1]) > DISTURBED):
@@ -117,11 +118,7 @@ def calmest(server: Server, sustainable: float, factor: float, seconds: float, o
         figures |= {"factor": factor, "goodput_ratio": figures["goodput_per_second"] / sustainable}
         show(figures)
         tries.append(figures)
-    return min(tries, key=noise)
-
-
-def noise(figures: Json) -> float:
-    return figures["stolen"] + figures["others"]
+    return calmest(tries)
 
 
 def show(figures: Json) -> None:
@@ -150,16 +147,16 @@ def facts(options: argparse.Namespace) -> Json:
 
 def measure(servers: Sequence[Server], options: argparse.Namespace) -> Json:
     """What is not measured yet is; returns all."""
-    rounds = Rounds(options.folder)
-    rounds.begin(facts(options), resume=options.resume)
+    kept = KeptRounds(options.folder)
+    kept.begin(facts(options), resume=options.resume)
     for server in servers:
-        if not rounds.load(server.name, 0):
+        if not kept.load(server.name, 0):
             try:
-                rounds.save(server.name, 0, one_server(server, options))
+                kept.save(server.name, 0, one_server(server, options))
             except Unavailable as error:
                 print(f"{server.title}: left out, {error}", flush=True)
-    found = {server.name: rounds.load(server.name, 0) for server in servers}
-    return {**rounds.facts(), "servers": {name: one for name, one in found.items() if one}}
+    found = {server.name: kept.load(server.name, 0) for server in servers}
+    return {**kept.facts(), "servers": {name: one for name, one in found.items() if one}}
 
 
 def main() -> None:
@@ -177,14 +174,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the results")
     options = parser.parse_args()
     servers = [server for server in SERVERS if server.name in options.servers]
-    for folder in sorted({server.folder for server in servers}):
-        environments.environment(folder)
+    prepare(servers)
     servers = [
         dataclasses.replace(server, flags=tuple(options.flags)) if server.kind is Kind.OURS else server
         for server in servers
     ]
-    machine.adopt_orphans()
-    os.sched_setaffinity(0, {LOAD_CORE})
     found = measure(servers, options)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

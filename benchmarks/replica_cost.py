@@ -10,58 +10,45 @@ loop, a run.
 """
 
 import argparse
+import dataclasses
 import json
-import os
-import signal
+import shlex
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from open_loop import Target, closed_loop, quantile
-from overload import Server, core_busy, request, start
+from harness import network
+from harness.open_loop import Target, closed_loop
+from harness.prometheus import mean_of, scrape
+from harness.rounds import LOAD_CORE, SERVER_CORE, prepare
+from harness.running import RunningServer
+from harness.servers import SERVERS, Kind, Server
+from harness.watching import Watched
 
 HEALTH = "/grpc.health.v1.Health/Check"
-MODEL = "overload"
 
 
-def resident_mib(server: Server) -> float:
-    with open(f"/proc/{server.process.pid}/status") as status:
-        line = next(line for line in status if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
-
-
-def mean_of(histogram: str, before: dict[str, float], after: dict[str, float]) -> float:
-    """The mean of what a histogram of the model took in between two scrapes."""
-    grown = {
-        part: after[f'{histogram}_{part}{{model="{MODEL}"}}'] - before.get(f'{histogram}_{part}{{model="{MODEL}"}}', 0)
-        for part in ("sum", "count")
-    }
-    return grown["sum"] / grown["count"]
-
-
-def under_load(server: Server, target: Target, in_flight: int, options: argparse.Namespace) -> dict[str, float]:
+def under_load(running: RunningServer, target: Target, in_flight: int, seconds: float) -> dict[str, float]:
     """One measurement: rate, CPU time, latency and how many rows came together."""
     closed_loop(target, in_flight, 0.5)
-    before, cpu, busy, begin = server.scrape(), server.cpu_seconds(), core_busy(options.server_core), time.monotonic()
-    outcomes = closed_loop(target, in_flight, options.seconds)
-    elapsed = time.monotonic() - begin
-    cpu, busy = server.cpu_seconds() - cpu, core_busy(options.server_core) - busy
-    answered = [latency for status, latency in zip(outcomes.status, outcomes.latency, strict=True) if status == 0]
-    if len(answered) < len(outcomes.status):
-        raise SystemExit(f"{len(outcomes.status) - len(answered)} requests failed; nothing is measured of those.")
+    before = scrape(running.http_port)
+    with Watched(running, [LOAD_CORE]) as watched:
+        outcomes = closed_loop(target, in_flight, seconds)
+    status, latency = np.frombuffer(outcomes.status, np.int8), np.frombuffer(outcomes.latency)
+    if failed := int((status != 0).sum()):
+        raise SystemExit(f"{failed} requests failed; nothing is measured of those.")
     result = {
-        "per_second": len(answered) / outcomes.seconds,
-        "cpu_us": cpu / len(answered) * 1e6,
-        "p50_ms": quantile(answered, 0.5) * 1e3,
-        "p99_ms": quantile(answered, 0.99) * 1e3,
-        "others": max(0.0, busy - cpu) / elapsed,
+        "per_second": len(status) / outcomes.seconds,
+        "cpu_us": watched.server_seconds / len(status) * 1e6,
+        "p50_ms": float(np.quantile(latency, 0.5)) * 1e3,
+        "p99_ms": float(np.quantile(latency, 0.99)) * 1e3,
+        "others": watched.shares()["others"],
     }
     if target.method != HEALTH:
-        result["rows_a_run"] = mean_of("conveyor_batch_rows", before, server.scrape())
+        labels = f'model="{network.NAME}"'
+        result["rows_a_run"] = mean_of("conveyor_batch_rows", labels, before, scrape(running.http_port))
     return result
 
 
@@ -79,24 +66,22 @@ def medians(runs: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
-def one_start(options: argparse.Namespace) -> dict[str, object]:
+def one_start(server: Server, options: argparse.Namespace) -> dict[str, object]:
     """Everything of one process, from its start to its end."""
-    begin = time.monotonic()
-    server = start(options)
-    result: dict[str, object] = {"start_seconds": time.monotonic() - begin}
-    try:
+    with RunningServer(server, [SERVER_CORE]) as running:
+        result: dict[str, object] = {"start_seconds": running.start_seconds}
         time.sleep(1.0)
-        result["cpu_seconds_to_ready"] = server.cpu_seconds()
-        result["idle_mib"] = resident_mib(server)
-        one, five = (Target("127.0.0.1", server.port, request(MODEL, rows), 10.0, 4) for rows in (1, 5))
-        checks = Target("127.0.0.1", server.port, b"", 10.0, 4, HEALTH)
-        result["loads"] = {in_flight: under_load(server, one, in_flight, options) for in_flight in options.in_flight}
-        result["five_rows"] = under_load(server, five, 64, options)
-        result["health_check"] = under_load(server, checks, 1, options)
-        result["loaded_mib"] = resident_mib(server)
-    finally:
-        server.process.send_signal(signal.SIGINT)
-        server.process.wait(60)
+        result["cpu_seconds_to_ready"] = running.cpu_seconds()
+        result["idle_mib"] = running.memory().resident
+        one, five = (
+            Target("127.0.0.1", running.port, network.message(network.images(rows)), 10.0, 4) for rows in (1, 5)
+        )
+        checks = Target("127.0.0.1", running.port, b"", 10.0, 4, HEALTH)
+        loads = {in_flight: under_load(running, one, in_flight, options.seconds) for in_flight in options.in_flight}
+        result["loads"] = loads
+        result["five_rows"] = under_load(running, five, 64, options.seconds)
+        result["health_check"] = under_load(running, checks, 1, options.seconds)
+        result["loaded_mib"] = running.memory().resident
     return result
 
 
@@ -128,18 +113,18 @@ def report(starts: list[dict[str, object]], options: argparse.Namespace) -> str:
 
 
 def main() -> None:
+    ours = {server.name: server for server in SERVERS if server.kind is Kind.OURS and server.cores == 1}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--starts", type=int, default=5, help="processes to measure, one after the other")
     parser.add_argument("--seconds", type=float, default=4, help="length of each measurement")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--server-core", type=int, default=0)
-    parser.add_argument("--client-core", type=int, default=1)
-    parser.add_argument("--repository", type=Path, default=Path(".benchmarks/models"))
-    parser.add_argument("--server-flags", nargs="*", default=[], help="more flags for the server")
+    parser.add_argument("--server", choices=list(ours), default="conveyor-grpcio")
+    parser.add_argument("--flags", type=shlex.split, default=[], help="more flags for the server")
     parser.add_argument("--json", type=Path, help="where to write every measurement")
-    options = parser.parse_args(namespace=argparse.Namespace(command=None, port=0, model=MODEL))
-    os.sched_setaffinity(0, {options.client_core})
-    starts = [one_start(options) for _ in range(options.starts)]
+    options = parser.parse_args()
+    server = dataclasses.replace(ours[options.server], flags=tuple(options.flags))
+    prepare([server])
+    starts = [one_start(server, options) for _ in range(options.starts)]
     print(report(starts, options))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

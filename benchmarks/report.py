@@ -12,9 +12,8 @@ import string
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness import charts, criteria, tables
+from harness import charts, criteria, measuring, tables
 from harness.environments import ROOT
-from harness.measuring import DISTURBED
 from harness.results import Comparison, Json
 from harness.rows import Generator
 from harness.servers import SERVERS
@@ -35,7 +34,7 @@ def document(found: Comparison, overload: Json | None) -> str:
         rounds=rounds,
         seconds=f"{found.raw['seconds']:g}",
         tries=found.raw["tries"],
-        disturbed=f"{DISTURBED:.0%}",
+        disturbed=f"{measuring.DISTURBED:.0%}",
         noise=noise(found),
         overview=tables.overview(found).markdown(),
         in_process=tables.in_process_table(found).markdown(),
@@ -56,8 +55,8 @@ def document(found: Comparison, overload: Json | None) -> str:
 def noise(found: Comparison) -> str:
     """What the measurements were disturbed by, in words."""
     windows = list(found.all_windows())
-    shares = sorted(window["stolen"] + window["others"] for window in windows)
-    calm = sum(share < DISTURBED for share in shares)
+    shares = sorted(measuring.noise(window) for window in windows)
+    calm = sum(share <= measuring.DISTURBED for share in shares)
     return (
         f"{len(windows):,} measurements, of which {calm:,} were calm; in the others the hypervisor and other processes "
         f"took {shares[-1]:.0%} of a core at most"

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from harness.results import Comparison, Json
 from harness.servers import SERVERS, Kind, Server
@@ -81,8 +82,9 @@ def latency(found: Comparison, file: Path) -> None:
             p50, p99 = (found.figure(server.name, "single-1", name) for name in ("p50_ms", "p99_ms"))
             axes.plot([p50, p99], [place, place], color=_COLOURS[server.kind], linewidth=3, solid_capstyle="round")
             axes.plot([p50], [place], "o", color=_COLOURS[server.kind])
-            axes.annotate(f" {p50:.2f} to {p99:.2f}", (p99, place), va="center", fontsize=9)
-        axes.set_xscale("log")
+            _label(axes, f"{p50:.2f} to {p99:.2f}", p99, place)
+        _logarithmic(axes)
+        axes.set_ylim(-0.6, len(servers) - 0.4)
         axes.set_yticks(range(len(servers)), [server.title for server in reversed(servers)])
         axes.set_title("latency, p50 to p99 in ms: 1 image a request, 1 in flight")
         axes.margins(x=0.15)
@@ -103,13 +105,15 @@ def overload(found: Json, file: Path) -> None:
             axes.plot(factors, ratios, color=colour, marker=marker, label=label)
             for point in one["curve"]:
                 if point["ended"]:
-                    axes.annotate("process died", (point["factor"], point["goodput_ratio"]), fontsize=8, color=colour)
+                    place = (point["factor"], point["goodput_ratio"])
+                    axes.annotate("process died", place, (0, 7), textcoords="offset points", ha="center", color=colour)
         ideal = sorted({point["factor"] for one in found["servers"].values() for point in one["curve"]})
         axes.plot(ideal, [min(1.0, factor) for factor in ideal], ":", color="#555555", label="ideal")
         axes.set_xlabel("offered rate, in sustainable rates")
         axes.set_ylabel("answered in time, in sustainable rates")
         axes.set_title(f"Goodput under overload, deadline {found['deadline_ms']:g} ms")
         axes.set_ylim(bottom=0)
+        axes.margins(x=0.08)
         axes.legend(fontsize=9)
         save(figure, file)
 
@@ -117,6 +121,15 @@ def overload(found: Json, file: Path) -> None:
 def _canvas(bars: int) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8, 0.9 + 0.3 * bars), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def _label(axes: Axes, text: str, x: float, y: float) -> None:
+    axes.annotate(text, (x, y), (5, 0), textcoords="offset points", va="center", fontsize=9)
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _bars(
@@ -136,12 +149,14 @@ def _bars(
         values = [value(server) for server in rows]
         axes.barh(range(len(rows)), values, color=[_COLOURS[server.kind] for server in rows])
         for place, one in enumerate(values):
-            axes.annotate(f" {text(one)}", (one, place), va="center", fontsize=9)
+            _label(axes, text(one), one, place)
         if not math.isnan(limit):
             axes.axvline(limit, color="#555555", linestyle=":")
             axes.annotate(f"ONNX Runtime alone, {number(limit)} ", (limit, 0), ha="right", va="center", fontsize=9)
         if logarithmic:
-            axes.set_xscale("log")
+            _logarithmic(axes)
+        else:
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.set_yticks(range(len(rows)), [server.title for server in rows])
         axes.set_title(title)
         axes.margins(x=0.15)

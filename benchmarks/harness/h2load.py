@@ -69,12 +69,17 @@ class Shot:
             milliseconds = sorted(int(line.split()[2]) / 1e3 for line in log.read_text().splitlines())
         return {
             "requests": requests,
-            "requests_per_second": self._rate(done.stdout, requests),
+            "requests_per_second": self.rate(done.stdout, requests),
             "p50_ms": quantile(milliseconds, 0.5),
             "p99_ms": quantile(milliseconds, 0.99),
         }
 
-    def _rate(self, report: str, requests: int) -> float:
+    def rate(self, report: str, requests: int) -> float:
+        """The rate in h2load's report of so many requests.
+
+        Raises:
+            Void: not every answer was right.
+        """
         rate = re.search(r"finished in [\d.]+\w+, ([\d.]+) req/s", report)
         succeeded = re.search(r"status codes: (\d+) 2xx", report)
         received = re.search(r"\((\d+)\) data", report)

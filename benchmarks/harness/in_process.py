@@ -21,8 +21,8 @@ BATCHES = (1, 8, 16, 32, 64, 96, 128, 256, 1000)
 _WARM_RUNS = 5
 
 
-def run(model: Path, cores: Sequence[int], seconds: float, batches: Sequence[int] = BATCHES) -> dict[int, float]:
-    """Images per second for each batch, from `seconds` of runs each, on the given cores."""
+def run(model: Path, cores: Sequence[int], seconds: float, batches: Sequence[int] = BATCHES) -> dict[str, float]:
+    """Images per second by batch, as text, from `seconds` of runs each, on the given cores."""
     command = [str(environment("conveyor") / "bin" / "python"), "-m", "harness.in_process", str(model), str(seconds)]
     done = subprocess.run(
         ["taskset", "--cpu-list", ",".join(map(str, cores)), *command, *map(str, batches)],
@@ -32,7 +32,7 @@ def run(model: Path, cores: Sequence[int], seconds: float, batches: Sequence[int
         timeout=60 + 10 * seconds * len(batches),
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "ORT_DISABLE_TELEMETRY": "1"},
     )
-    return {int(batch): rate for batch, rate in json.loads(done.stdout).items()}
+    return json.loads(done.stdout)
 
 
 def _images_per_second(session: onnxruntime.InferenceSession, pixels: np.ndarray, seconds: float) -> float:

@@ -27,19 +27,20 @@ def measure(running: RunningServer, row: Row, load_cores: Sequence[int], seconds
         Void: an answer was not right.
     """
     fire = _generator(running, row, load_cores, seconds)
-    best: Window | None = None
-    for count in range(1, tries + 1):
-        window = _observed(running, row, load_cores, fire) | {"tries": count}
-        if best is None or _noise(window) < _noise(best):
-            best = window | {"tries": count}
-        if _noise(best) < DISTURBED:
-            break
-    assert best is not None
-    return best | {"tries": count}
+    windows: list[Window] = []
+    while len(windows) < tries and (not windows or noise(windows[-1]) > DISTURBED):
+        windows.append(_observed(running, row, load_cores, fire))
+    return calmest(windows) | {"tries": len(windows)}
 
 
-def _noise(window: Window) -> float:
+def noise(window: Window) -> float:
+    """Cores that were taken by others."""
     return window["stolen"] + window["others"]
+
+
+def calmest(windows: Sequence[Window]) -> Window:
+    """The one that others disturbed least."""
+    return min(windows, key=noise)
 
 
 def _observed(

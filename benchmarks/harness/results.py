@@ -1,17 +1,15 @@
-"""The results of a comparison: raw rounds on disk while it runs, one JSON file at the end, and its medians."""
+"""The results of a comparison, and their medians."""
 
 import json
 import re
 import subprocess
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from harness.environments import ROOT
 from harness.medians import median
 
 Json = dict[str, Any]
-_FACTS = "run.json"
 
 
 def commit() -> str:
@@ -21,49 +19,6 @@ def commit() -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
     return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".", ":!docs") else "")
-
-
-class Rounds:
-    """The raw rounds of a comparison that may be interrupted: a file for each server and round."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def begin(self, facts: Json, *, resume: bool) -> None:
-        """Takes up the rounds that are there if they have the same facts, or if asked; else begins anew.
-
-        Rounds of a checkout with changes are taken up only if asked.
-        """
-        before = self.facts()
-        same = before == facts and not facts["commit"].endswith("+")
-        if before and (resume or same):
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for old in self._folder.glob("*.json"):
-            old.unlink()
-        (self._folder / _FACTS).write_text(to_text(facts))
-
-    def facts(self) -> Json:
-        """What the figures depend on."""
-        file = self._folder / _FACTS
-        return json.loads(file.read_text()) if file.exists() else {}
-
-    def load(self, server: str, number: int) -> Json:
-        file = self._file(server, number)
-        return json.loads(file.read_text()) if file.exists() else {}
-
-    def save(self, server: str, number: int, found: Json) -> None:
-        unfinished = self._file(server, number).with_suffix(".part")
-        unfinished.write_text(to_text(found))
-        unfinished.replace(self._file(server, number))
-
-    def all(self, server: str) -> list[Json]:
-        """The rounds of a server, in order."""
-        files = sorted(self._folder.glob(f"{server}.[0-9]*.json"), key=lambda file: int(file.suffixes[-2][1:]))
-        return [json.loads(file.read_text()) for file in files]
-
-    def _file(self, server: str, number: int) -> Path:
-        return self._folder / f"{server}.{number}.json"
 
 
 def to_text(value: Json) -> str:
