@@ -24,7 +24,7 @@ from harness import machine, network
 from harness.kept_rounds import KeptRounds
 from harness.measuring import DISTURBED, calmest, noise
 from harness.medians import median
-from harness.open_loop import NO_ANSWER, Outcomes, Target, closed_loop, open_loop
+from harness.open_loop import NO_ANSWER, NOT_SENT, Outcomes, Target, closed_loop, open_loop
 from harness.prometheus import median_of, scrape
 from harness.results import Json, commit, to_text
 from harness.rounds import LOAD_CORE, SERVER_CORE, prepare
@@ -34,10 +34,17 @@ from harness.tables import overload_table
 from harness.watching import Resident, Watched
 
 NAMES = ("conveyor-h2", "conveyor-grpcio", "triton", "mlserver", "kserve")
-CODES = {NO_ANSWER: "no answer", 0: "OK", 1: "CANCELLED", 4: "DEADLINE_EXCEEDED", 8: "RESOURCE_EXHAUSTED"}
+CODES = {
+    NOT_SENT: "not sent",
+    NO_ANSWER: "no answer",
+    0: "OK",
+    1: "CANCELLED",
+    4: "DEADLINE_EXCEEDED",
+    8: "RESOURCE_EXHAUSTED",
+}
 CODES |= {13: "INTERNAL", 14: "UNAVAILABLE"}
 REFUSALS = (1, 8, 14)
-"""CANCELLED is how grpc resets a call that it has no room for; what the client gives up is NO_ANSWER."""
+"""CANCELLED is how grpc resets a call that it has no room for; what the client gives up is NO_ANSWER or NOT_SENT."""
 IN_FLIGHT = 64
 """In the measurement of the sustainable rate."""
 MINUTE_FACTOR = 3.0
@@ -48,6 +55,7 @@ def describe(outcomes: Outcomes, timeout: float) -> Json:
     """What a load was like for its clients; latencies in milliseconds, nan of nothing."""
     status, latency = np.frombuffer(outcomes.status, np.int8), np.frombuffer(outcomes.latency)
     answered, refused = latency[status == 0] * 1e3, latency[np.isin(status, REFUSALS)] * 1e3
+    late = np.frombuffer(outcomes.lag, np.float32) * 1e3
     codes, counts = np.unique(status, return_counts=True)
     within = int((answered <= timeout * 1e3).sum())
     return {
@@ -59,8 +67,8 @@ def describe(outcomes: Outcomes, timeout: float) -> Json:
         "answered_late": len(answered) - within,
         "refused_p50_ms": _quantile(refused, 0.5),
         "refused_p99_ms": _quantile(refused, 0.99),
-        "sent_late_p50_ms": _quantile(np.frombuffer(outcomes.lag, np.float32), 0.5) * 1e3,
-        "sent_late_p99_ms": _quantile(np.frombuffer(outcomes.lag, np.float32), 0.99) * 1e3,
+        "sent_late_p50_ms": _quantile(late, 0.5),
+        "sent_late_p99_ms": _quantile(late, 0.99),
         "client_busy": outcomes.cpu,
     }
 

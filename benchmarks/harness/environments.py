@@ -17,7 +17,10 @@ _STAMP = "requirements.sha256"
 def environment(name: str) -> Path:
     """The environment of a folder in benchmarks/rivals, which is made or made anew if it is not as its pins say."""
     folder, requirements = FOLDER / name, RIVALS / name / "requirements.txt"
-    digest = hashlib.sha256(requirements.read_bytes() + (ROOT / "constraints.txt").read_bytes() * (name == "conveyor"))
+    sources = [requirements]
+    if name == "conveyor":
+        sources += [ROOT / "constraints.txt", ROOT / "server" / "pyproject.toml"]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
     stamp = folder / _STAMP
     if stamp.exists() and stamp.read_text() == digest.hexdigest():
         return folder

@@ -22,8 +22,10 @@ from harness.asking import MODEL_INFER
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-NO_ANSWER = -1
-"""Status of a request that had no answer when its deadline passed; the client cancels it then."""
+NO_ANSWER, NOT_SENT = -1, -2
+"""Statuses of a request that had no answer when its deadline passed: the client cancels it then, or never sent it,
+because the server's flow control or its limit on streams held it back.
+"""
 _STATUS_OF_RESET = {0: 13, 2: 13, 7: 14, 8: 1, 11: 8}
 """gRPC's code for a stream that the server resets with a code of HTTP/2."""
 _LARGEST_WINDOW = 2**31 - 1
@@ -40,7 +42,7 @@ class Outcomes:
     """How requests ended."""
 
     status: array = field(default_factory=lambda: array("b"))
-    """gRPC's code, or NO_ANSWER."""
+    """gRPC's code, or NO_ANSWER, or NOT_SENT."""
     latency: array = field(default_factory=lambda: array("d"))
     """Seconds from when the request was due to its end."""
     lag: array = field(default_factory=lambda: array("f"))
@@ -310,8 +312,8 @@ class _Load:
     def _send(self, now: float) -> None:
         waiting, connections = self._waiting, self._connections
         while waiting:
-            if waiting[0] < now - self._target.timeout:  # HTTP/2's own limits held it back until its deadline passed
-                self._note(NO_ANSWER, now - waiting.popleft())
+            if waiting[0] < now - self._target.timeout:
+                self._note(NOT_SENT, now - waiting.popleft())
                 continue
             for _ in connections:
                 self._turn = (self._turn + 1) % len(connections)

@@ -43,7 +43,7 @@ class Server:
     flags: tuple[str, ...] = ()
     """More flags, of ours."""
     distribution: str = ""
-    """The package whose version is the server's; empty for what is in this repository."""
+    """The package that it comes from; empty for what is in this repository."""
     streams: bool = False
     """Whether it serves ModelStreamInfer as Triton does."""
     perf_analyzer: bool = False
@@ -109,7 +109,7 @@ SERVERS = (
     _ours("grpcio", 1),
     Server(
         "triton",
-        "Triton, Python back end",
+        "Triton 2.51, Python back end",
         Kind.RIVAL,
         "triton",
         distribution="nvidia-pytriton",
@@ -122,10 +122,10 @@ SERVERS = (
     Server("litserve", "LitServe", Kind.RIVAL, "litserve", "HTTP", "/predict", distribution="litserve"),
     Server("bentoml", "BentoML", Kind.RIVAL, "bentoml", "HTTP", "/predict", distribution="bentoml"),
     Server("ray", "Ray Serve", Kind.RIVAL, "ray", "HTTP", "/", distribution="ray"),
-    Server("echo-h2", "ngh2 alone, no model", Kind.FLOOR, "conveyor", script="h2_server.py", distribution="ngh2"),
+    Server("echo-h2", "no model: ngh2", Kind.FLOOR, "conveyor", script="h2_server.py", distribution="ngh2"),
     Server(
         "echo-grpcio",
-        "grpcio alone, no model",
+        "no model: grpcio",
         Kind.FLOOR,
         "conveyor",
         script="grpcio_server.py",

@@ -42,15 +42,6 @@ def milliseconds(value: float) -> str:
     return number(value, 2 if value < 10 else 1 if value < 100 else 0)
 
 
-def title_of(server: Server, found: Comparison) -> str:
-    """With the version that was measured."""
-    packages = found.raw["environments"].get(server.folder, {}).get("packages", {})
-    version = packages.get(server.distribution.replace("_", "-"), "")
-    if server.name == "triton":
-        version = f"2.51 of nvidia-pytriton {version}"
-    return f"{server.title}, {version}" if version else server.title
-
-
 def measured(found: Comparison) -> list[Server]:
     return [server for server in SERVERS if found.measured(server.name)]
 
@@ -65,7 +56,7 @@ def overview(found: Comparison) -> Table:
         installed = found.raw["environments"].get(server.folder, {}).get("mib", math.nan)
         table.rows.append(
             [
-                title_of(server, found),
+                server.title,
                 server.protocol,
                 milliseconds(found.figure(name, "single-1", "p50_ms")),
                 number(found.figure(name, "single-32", "requests_per_second")),
@@ -118,7 +109,7 @@ def loads(found: Comparison, title: str, wanted: Callable[[Row], bool] = lambda 
     for server in measured(found):
         cells = [_cell(found, server.name, row) for row in rows]
         if any(cells):
-            table.rows.append([title_of(server, found), *cells])
+            table.rows.append([server.title, *cells])
     return table
 
 
@@ -144,7 +135,7 @@ def overload_table(found: Json) -> Table:
                     f"{point['goodput_ratio']:.0%}",
                     *(milliseconds(known(point[f"answered_{q}_ms"])) for q in ("p50", "p99")),
                     milliseconds(known(point["refused_p50_ms"])),
-                    f"{point['codes'].get('no answer', 0) / total:.0%}",
+                    f"{sum(point['codes'].get(code, 0) for code in ('no answer', 'not sent')) / total:.0%}",
                     f"{number(resident[0])} to {number(max(resident))}" if resident else "",
                     milliseconds(point["sent_late_p99_ms"]),
                 ]
