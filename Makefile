@@ -78,7 +78,7 @@ image-test:  ## Build the image for real with buildah, start it, predict, stop i
 	deploy/image_test.sh
 
 clean:  ## Remove everything that was made here, but for the models
-	rm -rf .venv .tools .samples .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .tools .benchmarks .samples .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Conveyor needs Python 3.11 or newer; set PYTHON=…")'

@@ -15,6 +15,7 @@ from typing import NamedTuple
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LISTENING = "0A"
 _PR_SET_CHILD_SUBREAPER = 36
+_GRACE_OF_THE_REST = 1.0
 
 
 class CoreTime(NamedTuple):
@@ -108,9 +109,9 @@ def listens(root: int, port: int) -> bool:
     return bool(found) and all(f"socket:[{inode}]" in mine for inode in found)
 
 
-def adopt_orphans() -> None:
-    """Makes this process the parent of those whose parents end below it, so that `end_children` finds them."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+def adopt_orphans(adopt: bool = True) -> None:
+    """Makes this process the parent of those whose parents end, so that `end_tree` finds them; or undoes that."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
@@ -120,21 +121,23 @@ def end_tree(root: int, bystanders: set[int], grace: float) -> float:
     Args:
         root: the child.
         bystanders: descendants of this process that live on.
-        grace: seconds.
+        grace: seconds for the child; what it leaves behind has a second more.
 
     Needs `adopt_orphans`: descendants that have sessions of their own are found through it.
     """
     begin, took = time.monotonic(), grace
+    patience = begin + grace
     with suppress(ProcessLookupError):
         os.kill(root, signal.SIGTERM)
     while left := process_tree(os.getpid()) - bystanders:
         for process in left:
-            if time.monotonic() - begin > grace:
+            if time.monotonic() > patience:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             with suppress(ChildProcessError):
                 if os.waitpid(process, os.WNOHANG)[0] == root:
                     took = time.monotonic() - begin
+                    patience = min(patience, begin + took + _GRACE_OF_THE_REST)
         time.sleep(0.02)
     return took
 
