@@ -122,6 +122,8 @@ def main() -> None:
     comparison, console = Comparison(raw), Console(width=WIDTH)
     for table in (overview(comparison), in_process_table(comparison), criteria_table(check(comparison))):
         console.print(table.for_terminal())
+    if voids := comparison.voids():
+        raise SystemExit("Not every answer was right:\n" + "\n".join(voids))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ MINUTE_FACTOR = 3.0
 
 
 def describe(outcomes: Outcomes, timeout: float) -> Json:
-    """What a load was like for its clients; latencies in milliseconds, nan of nothing."""
+    """What a load was like for its clients; latencies in milliseconds, None of nothing."""
     status, latency = np.frombuffer(outcomes.status, np.int8), np.frombuffer(outcomes.latency)
     answered, refused = latency[status == 0] * 1e3, latency[np.isin(status, REFUSALS)] * 1e3
     late = np.frombuffer(outcomes.lag, np.float32) * 1e3
@@ -121,12 +121,19 @@ def bear(server: Server, sustainable: float, factor: float, seconds: float, opti
         with loaded(server, options) as (running, target):
             figures = offer(running, target, sustainable * factor, seconds)
             if not figures["ended"]:
-                again = describe(closed_loop(target, IN_FLIGHT, 1.0), target.timeout)
-                figures["afterwards_per_second"] = again["goodput_per_second"]
+                figures["afterwards_per_second"] = afterwards(target)
         figures |= {"factor": factor, "goodput_ratio": figures["goodput_per_second"] / sustainable}
         show(figures)
         tries.append(figures)
     return calmest(tries)
+
+
+def afterwards(target: Target) -> float:
+    """What a server answers in time when the overload is over."""
+    try:
+        return describe(closed_loop(target, IN_FLIGHT, 1.0), target.timeout)["goodput_per_second"]
+    except ConnectionError:
+        return 0.0
 
 
 def show(figures: Json) -> None:

@@ -115,6 +115,8 @@ def main() -> None:
     prepare(servers)
     found = measure(servers, options)
     Console(width=120).print(table(found).for_terminal())
+    if voids := found.voids():
+        raise SystemExit("Not every answer was right:\n" + "\n".join(voids))
     if any(floor.ratio(found) < floor.least for floor in FLOORS):
         sys.exit(1)
 

@@ -13,7 +13,7 @@ from harness.servers import Kind, Server
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 MODEL_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 RAW = "application/octet-stream"
-_PREFIX = 5
+PREFIX = 5
 """Bytes before each message of gRPC."""
 _TIMEOUT = 10.0
 _OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
@@ -70,14 +70,14 @@ def _ask_grpc(port: int, pixels: np.ndarray, stream: bool) -> Answer:
         try:
             if not stream:
                 response = channel.unary_unary(MODEL_INFER)(request, timeout=_TIMEOUT)
-                return Answer(network.outputs_of(response), len(response) + _PREFIX)
+                return Answer(network.outputs_of(response), len(response) + PREFIX)
             (response,) = channel.stream_stream(MODEL_STREAM_INFER)(iter([request]), timeout=_TIMEOUT)
         except grpc.RpcError as error:
             raise NoAnswer(f"{error.code().name}: {error.details()}") from error
     answer = pb.ModelStreamInferResponse.FromString(response)
     if answer.error_message:
         raise NoAnswer(answer.error_message)
-    return Answer(network.outputs_of(answer.infer_response.SerializeToString()), len(response) + _PREFIX)
+    return Answer(network.outputs_of(answer.infer_response.SerializeToString()), len(response) + PREFIX)
 
 
 def _ask_http(port: int, path: str, pixels: np.ndarray) -> Answer:

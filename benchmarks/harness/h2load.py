@@ -59,13 +59,16 @@ class Shot:
                 command += ["--header=content-type: application/grpc", "--header=te: trailers"]
             else:
                 command += ["--h1", f"--header=content-type: {RAW}"]
-            done = subprocess.run(
-                ["taskset", "--cpu-list", ",".join(map(str, self.cores)), *command, self.url],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=_TIMEOUT,
-            )
+            try:
+                done = subprocess.run(
+                    ["taskset", "--cpu-list", ",".join(map(str, self.cores)), *command, self.url],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    timeout=_TIMEOUT,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise Void(f"{requests:,} requests were not answered within {_TIMEOUT} s") from error
             milliseconds = sorted(int(line.split()[2]) / 1e3 for line in log.read_text().splitlines())
         return {
             "requests": requests,

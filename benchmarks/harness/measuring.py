@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from harness import grpcio_client, network, perf_analyzer
-from harness.asking import MODEL_INFER, MODEL_STREAM_INFER, ask_and_check
+from harness.asking import MODEL_INFER, MODEL_STREAM_INFER, PREFIX, ask_and_check
 from harness.h2load import Shot
 from harness.rows import Generator, Row
 from harness.running import RunningServer
@@ -11,7 +11,9 @@ from harness.watching import Watched
 
 DISTURBED = 0.05
 """Cores, taken by others, from which on a measurement is repeated."""
-_MIN_REQUESTS_IN_FLIGHT_TIMES = 4
+_WARM_SECONDS = 0.3
+_LEAST_TURNS = 4
+"""Requests of a measurement, at the least, in those that are in flight."""
 
 Window = dict[str, float]
 
@@ -66,11 +68,13 @@ def _generator(
         return lambda: perf_analyzer.fire(running.port, row.in_flight, load_cores, seconds)
     if row.generator is Generator.GRPCIO:
         message = network.message(pixels)
-        return lambda: grpcio_client.fire(running.port, message, answer.size - 5, row.in_flight, load_cores, seconds)
+        return lambda: grpcio_client.fire(
+            running.port, message, answer.size - PREFIX, row.in_flight, load_cores, seconds
+        )
     shot = _shot(running, row, pixels, answer.size, (connections, each), load_cores)
-    least = _MIN_REQUESTS_IN_FLIGHT_TIMES * connections * each
+    least = _LEAST_TURNS * connections * each
     rate = shot.fire(max(least, 20))["requests_per_second"]
-    rate = shot.fire(max(least, int(rate * min(0.3, seconds))))["requests_per_second"]
+    rate = shot.fire(max(least, int(rate * min(_WARM_SECONDS, seconds))))["requests_per_second"]
     requests = max(least, int(rate * seconds))
     if not row.stream:
         return lambda: shot.fire(requests)

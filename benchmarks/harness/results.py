@@ -58,6 +58,16 @@ class Comparison:
         windows = [found.get("rows", {}).get(row, {}) for found in self._rounds(server)]
         return next((window["void"] for window in windows if "void" in window), "")
 
+    def voids(self) -> list[str]:
+        """The rows that are void, and why."""
+        rows = [
+            (server, row)
+            for server in self.raw["servers"]
+            for one in self._rounds(server)
+            for row in one.get("rows", ())
+        ]
+        return [f"{server}, {row}: {why}" for server, row in dict.fromkeys(rows) if (why := self.void(server, row))]
+
     def process(self, server: str, name: str, rounds: str = "rounds") -> float:
         """The median of a figure of the server itself, such as `start_seconds`."""
         found = self.raw["servers"].get(server, {}).get(rounds, [])

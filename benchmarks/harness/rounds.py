@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from harness import environments, machine
+from harness.asking import NoAnswer
 from harness.h2load import Void
 from harness.measuring import measure
+from harness.network import WrongAnswer
 from harness.results import Json
 from harness.rows import Row
 from harness.running import RunningServer
@@ -78,14 +80,14 @@ def one_server(
             for row in (row for row in rows if row.applies_to(server)):
                 try:
                     window: Json = measure(running, row, load_cores, seconds * (1 if row.headline else _SHORTER), tries)
-                except Void as error:
+                except (Void, NoAnswer, WrongAnswer) as error:
                     window = {"void": str(error)}
                 found.setdefault("rows", {})[row.name] = window
                 _show(server, row, window)
                 save()
             found["loaded_mib"] = running.memory().resident
         found["stop_seconds"] = running.stop_seconds
-    except Unavailable as error:
+    except (Unavailable, WrongAnswer) as error:
         found["unavailable"] = str(error)
         print(f"  {server.title}: left out, {error}", flush=True)
     save()

@@ -50,6 +50,7 @@ def test_one_wrong_answer_voids_the_row_in_all_rounds(raw):
     assert found.windows("triton", "single-64") == []
     assert math.isnan(found.figure("triton", "single-64", "requests_per_second"))
     assert found.void("triton", "single-64") == "3 of 1,000 requests failed"
+    assert found.voids() == ["triton, single-64: 3 of 1,000 requests failed"]
     assert found.figure("triton", "single-1", "p50_ms") > 0
 
 
@@ -68,6 +69,7 @@ FACTS = {"commit": "0123456789ab", "seconds": 1.5}
     ("facts", "resume", "kept"),
     [
         (FACTS, False, True),
+        (FACTS | {"date": "2026-11-26"}, False, True),
         (FACTS | {"commit": "ba9876543210"}, False, False),
         (FACTS | {"seconds": 2.0}, False, False),
         (FACTS | {"commit": "ba9876543210"}, True, True),
@@ -79,7 +81,7 @@ def test_rounds_are_taken_up_when_nothing_has_changed_or_when_asked(tmp_path, fa
     rounds.save("triton", 0, {"start_seconds": 1})
     rounds.begin(facts, resume=resume)
     assert rounds.load("triton", 0) == ({"start_seconds": 1} if kept else {})
-    assert rounds.facts() == (FACTS if kept else facts)
+    assert rounds.facts() == (facts if not kept else FACTS)
 
 
 def test_rounds_of_a_changed_checkout_are_not_taken_up_by_themselves(tmp_path):
