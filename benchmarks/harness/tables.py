@@ -49,7 +49,7 @@ def measured(found: Comparison) -> list[Server]:
 def overview(found: Comparison) -> Table:
     """The headline rows: requests/s and CPU, images/s, latency, what a process takes."""
     columns = ["", "protocol", "1 in flight: p50 ms", "32: requests/s", "64: requests/s", "64: CPU µs", "64: p99 ms"]
-    columns += ["8 a request: images/s", "32 a request: images/s", "start s", "idle MiB", "environment MiB"]
+    columns += ["8 a request: images/s", "32 a request: images/s", "start s", "MiB idle / loaded", "environment MiB"]
     table = Table("One core for the server, one for the load", columns)
     for server in measured(found):
         name = server.name
@@ -66,7 +66,7 @@ def overview(found: Comparison) -> Table:
                 number(found.figure(name, "batch-8", "images_per_second")),
                 number(found.figure(name, "batch-32", "images_per_second")),
                 number(found.process(name, "start_seconds"), 2),
-                number(found.process(name, "idle_mib")),
+                f"{number(found.process(name, 'idle_mib'))} / {number(found.process(name, 'loaded_mib'))}",
                 "" if server.kind is Kind.FLOOR else number(installed),
             ]
         )

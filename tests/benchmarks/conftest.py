@@ -29,6 +29,7 @@ def one_round(rate: float) -> dict[str, Any]:
     return {
         "start_seconds": 1.0,
         "idle_mib": 100.0,
+        "loaded_mib": 150.0,
         "rows": {
             "single-1": window(p50_ms=1e3 / rate),
             "single-32": window(),

@@ -27,7 +27,10 @@ def test_the_report_shows_the_figures_of_the_results(raw, overload):
     assert "$" not in text
     assert "nan" not in text
     row = next(line for line in text.splitlines() if line.startswith("| Conveyor, h2 | gRPC |"))
-    assert row == "| Conveyor, h2 | gRPC | 0.03 | 1,000 | 40,000 | 12.5 | 2.00 | 80,000 | 200,000 | 1.00 | 100 | 200 |"
+    assert (
+        row
+        == "| Conveyor, h2 | gRPC | 0.03 | 1,000 | 40,000 | 12.5 | 2.00 | 80,000 | 200,000 | 1.00 | 100 / 150 | 200 |"
+    )
     assert "0123456789ab" in text
     assert "| 3 times, ended by SIGSEGV |" in text
 
