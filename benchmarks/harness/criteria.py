@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.medians import median
+from harness.medians import known, median
 from harness.results import Comparison
 from harness.servers import SERVERS, Kind
 
@@ -132,19 +132,15 @@ def _overload(found: dict[str, Any]) -> list[Verdict]:
     verdicts = []
     for server, transport in ((OURS, "h2"), (SAME_HANDLERS, "grpcio")):
         minute = found.get("servers", {}).get(server, {}).get("minute", {})
-        growth = growth_of(minute.get("resident_mib_by_second", []))
-        deadline = found.get("deadline_ms", math.nan)
+        goodput, p99, refusal = (
+            known(minute.get(name)) for name in ("goodput_ratio", "answered_p99_ms", "server_refusal_p50_ms")
+        )
+        growth, deadline = growth_of(minute.get("resident_mib_by_second", [])), known(found.get("deadline_ms"))
         where = f"{transport}, 3 times the sustainable rate for a minute"
-        nan = math.nan
         verdicts += [
-            at_least(f"{where}: goodput against the sustainable rate", minute.get("goodput_ratio", nan), 0.9, percent),
-            at_most(f"{where}: p99 of what was answered", minute.get("answered_p99_ms", nan), deadline, unit("ms", 1)),
-            at_most(
-                f"{where}: median from arrival to refusal, at the server",
-                minute.get("server_refusal_p50_ms", nan),
-                5,
-                unit("ms", 2),
-            ),
+            at_least(f"{where}: goodput against the sustainable rate", goodput, 0.9, percent),
+            at_most(f"{where}: p99 of what was answered", p99, deadline, unit("ms", 1)),
+            at_most(f"{where}: median from arrival to refusal, at the server", refusal, 5, unit("ms", 2)),
             at_most(f"{where}: memory of the last ten seconds against the first", growth, MEMORY_GROWTH, times),
         ]
     return verdicts

@@ -32,14 +32,17 @@ def fire(
         Void: an answer had an error, or another size than a right one.
     """
     arguments = [sys.executable, "-m", "harness.grpcio_client", str(port), str(in_flight), str(seconds)]
-    done = subprocess.run(
-        ["taskset", "--cpu-list", ",".join(map(str, cores)), *arguments, str(answer_bytes)],
-        input=message,
-        capture_output=True,
-        check=False,
-        timeout=60 + 2 * seconds,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )
+    try:
+        done = subprocess.run(
+            ["taskset", "--cpu-list", ",".join(map(str, cores)), *arguments, str(answer_bytes)],
+            input=message,
+            capture_output=True,
+            check=False,
+            timeout=60 + 2 * seconds,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Void("grpcio client: it did not end") from error
     if done.returncode:
         raise Void(f"grpcio client: {done.stderr.decode()[-300:].strip()}")
     return json.loads(done.stdout)

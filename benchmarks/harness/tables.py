@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import rich.table
 
 from harness.criteria import Verdict
+from harness.medians import known
 from harness.results import Comparison, Json
 from harness.rows import ROWS, Row
 from harness.servers import SERVERS, Kind, Server
@@ -30,7 +31,8 @@ class Table:
 
     def markdown(self) -> str:
         head = ["| " + " | ".join(self.columns) + " |", "|---|" + "---:|" * (len(self.columns) - 1)]
-        return "\n".join([*head, *("| " + " | ".join(row) + " |" for row in self.rows)])
+        cells = [[" ".join(cell.replace("|", "/").split()) for cell in row] for row in self.rows]
+        return "\n".join([*head, *("| " + " | ".join(row) + " |" for row in cells)])
 
 
 def number(value: float, digits: int = 0) -> str:
@@ -104,7 +106,7 @@ def criteria_table(verdicts: Sequence[Verdict]) -> Table:
 
 def loads(found: Comparison, title: str, wanted: Callable[[Row], bool] = lambda _: True) -> Table:
     """A row a server and a column a load: requests/s, CPU µs a request, p50 and p99 ms."""
-    rows = [row for row in ROWS if wanted(row) and any(found.windows(server.name, row.name) for server in SERVERS)]
+    rows = [row for row in ROWS if wanted(row) and any(_cell(found, server.name, row) for server in SERVERS)]
     table = Table(title, ["", *(row.title for row in rows)])
     for server in measured(found):
         cells = [_cell(found, server.name, row) for row in rows]
@@ -141,7 +143,3 @@ def overload_table(found: Json) -> Table:
                 ]
             )
     return table
-
-
-def known(value: float | None) -> float:
-    return math.nan if value is None else value

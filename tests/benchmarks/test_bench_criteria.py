@@ -78,6 +78,11 @@ def test_a_server_that_buckles_misses_the_criterion(raw, overload, part, figures
     assert the_one(raw, part, overload).word == "missed"
 
 
+def test_a_server_that_refused_nothing_by_itself_was_not_measured_at_it(raw, overload):
+    overload["servers"]["conveyor-h2"]["minute"]["server_refusal_p50_ms"] = None
+    assert the_one(raw, "h2, 3 times the sustainable rate for a minute: median from", overload).word == "not measured"
+
+
 def test_a_void_row_of_a_rival_is_no_victory(raw):
     raw["servers"]["triton"]["rounds"][0]["rows"]["single-64"] = {"void": "wrong"}
     assert the_one(raw, "against Triton").word == "not measured"

@@ -36,8 +36,8 @@ def test_the_report_shows_the_figures_of_the_results(raw, overload):
 
 
 def test_a_void_row_says_why(raw):
-    raw["servers"]["triton"]["rounds"][0]["rows"]["single-64"] = {"void": "3 of 1,000 requests failed"}
-    assert "void: 3 of 1,000 requests failed" in report.document(Comparison(raw), None)
+    raw["servers"]["triton"]["rounds"][0]["rows"]["single-64"] = {"void": "3 of 1,000\nrequests | failed"}
+    assert "| void: 3 of 1,000 requests / failed |" in report.document(Comparison(raw), None)
 
 
 def test_what_could_not_be_measured_is_named(raw):
