@@ -19,6 +19,9 @@ from harness.rows import Generator
 from harness.servers import SERVERS
 
 WORDS = Path(__file__).with_name("report.md")
+ROUNDS = 5
+CALM_SHARE = 0.8
+"""Of the measurements, in a run that is worth to be cited."""
 
 
 def document(found: Comparison, overload: Json | None) -> str:
@@ -32,6 +35,7 @@ def document(found: Comparison, overload: Json | None) -> str:
         machine=f"{machine['cores']} virtual cores of {machine['processor']} ({machine['vectors']}), "
         f"{machine['memory_gib']} GiB, {machine['system']}, Linux {machine['kernel']}, Python {machine['python']}",
         rounds=rounds,
+        warning=warning(found, rounds),
         seconds=f"{found.raw['seconds']:g}",
         tries=found.raw["tries"],
         disturbed=f"{measuring.DISTURBED:.0%}",
@@ -54,13 +58,28 @@ def document(found: Comparison, overload: Json | None) -> str:
 
 def noise(found: Comparison) -> str:
     """What the measurements were disturbed by, in words."""
-    windows = list(found.all_windows())
-    shares = sorted(measuring.noise(window) for window in windows)
-    calm = sum(share <= measuring.DISTURBED for share in shares)
+    shares = sorted(measuring.noise(window) for window in found.all_windows())
     return (
-        f"{len(windows):,} measurements, of which {calm:,} were calm; in the others the hypervisor and other processes "
-        f"took {shares[-1]:.0%} of a core at most"
+        f"{len(shares):,} measurements, of which {calm(shares):,} were calm; in the others the hypervisor and other "
+        f"processes took {shares[-1]:.0%} of a core at most"
     )
+
+
+def warning(found: Comparison, rounds: int) -> str:
+    """What readers must know first, if the run was not as it should be."""
+    shares = [measuring.noise(window) for window in found.all_windows()]
+    reasons = []
+    if rounds < ROUNDS:
+        reasons.append(f"it has {rounds} rounds, not {ROUNDS}")
+    if calm(shares) < CALM_SHARE * len(shares):
+        reasons.append(f"others used the machine in {len(shares) - calm(shares):,} of {len(shares):,} measurements")
+    if not reasons:
+        return ""
+    return f"\n> **Do not cite this run**: {', and '.join(reasons)}. CPU times are near the truth, rates are not.\n"
+
+
+def calm(shares: Iterable[float]) -> int:
+    return sum(share <= measuring.DISTURBED for share in shares)
 
 
 def overload_section(overload: Json | None) -> str:

@@ -87,7 +87,7 @@ def latency(found: Comparison, file: Path) -> None:
         axes.set_ylim(-0.6, len(servers) - 0.4)
         axes.set_yticks(range(len(servers)), [server.title for server in reversed(servers)])
         axes.set_title("latency, p50 to p99 in ms: 1 image a request, 1 in flight")
-        axes.margins(x=0.15)
+        axes.margins(x=0.2)
         save(figure, file)
 
 
@@ -159,5 +159,5 @@ def _bars(
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.set_yticks(range(len(rows)), [server.title for server in rows])
         axes.set_title(title)
-        axes.margins(x=0.15)
+        axes.margins(x=0.2)
         save(figure, file)

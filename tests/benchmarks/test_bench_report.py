@@ -35,6 +35,17 @@ def test_the_report_shows_the_figures_of_the_results(raw, overload):
     assert "| 3 times, ended by SIGSEGV |" in text
 
 
+def test_a_run_that_is_not_worth_citing_says_so(raw):
+    assert "it has 3 rounds, not 5" in report.document(Comparison(raw), None)
+    for server in raw["servers"].values():
+        server["rounds"] *= 2
+    assert "Do not cite" not in report.document(Comparison(raw), None)
+    for one in raw["servers"]["kserve"]["rounds"] + raw["servers"]["mosec"]["rounds"]:
+        for window in one["rows"].values():
+            window["others"] = 0.3
+    assert "others used the machine in 72 of 180 measurements" in report.document(Comparison(raw), None)
+
+
 def test_a_void_row_says_why(raw):
     raw["servers"]["triton"]["rounds"][0]["rows"]["single-64"] = {"void": "3 of 1,000\nrequests | failed"}
     assert "| void: 3 of 1,000 requests / failed |" in report.document(Comparison(raw), None)
