@@ -7,13 +7,14 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LISTENING = "0A"
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_CHILD_SUBREAPER = 36
 _GRACE_OF_THE_REST = 1.0
 
@@ -113,6 +114,20 @@ def adopt_orphans(adopt: bool = True) -> None:
     """Makes this process the parent of those whose parents end, so that `end_tree` finds them; or undoes that."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Puts off SIGTERM and SIGINT until the `with` block has ended."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def end_tree(root: int, bystanders: set[int], grace: float) -> float:

@@ -61,7 +61,7 @@ class RunningServer:
         self._bystanders = machine.process_tree(os.getpid())
         self.log = LOGS / f"{self.server.name}.log"
         begin = time.monotonic()
-        with self.log.open("wb") as log:
+        with machine.uninterrupted(), self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 ["taskset", "--cpu-list", ",".join(map(str, self.cores)), *command],
                 cwd=self._scratch.name,
@@ -125,6 +125,7 @@ class RunningServer:
                 raise Unavailable(f"one of its processes has left its cores, and may run on {sorted(allowed)}")
 
     def _end(self) -> None:
-        self.stop_seconds = machine.end_tree(self._process.pid, self._bystanders, _GRACE)
-        self._process.poll()
-        self._scratch.cleanup()
+        with machine.uninterrupted():
+            self.stop_seconds = machine.end_tree(self._process.pid, self._bystanders, _GRACE)
+            self._process.poll()
+            self._scratch.cleanup()

@@ -1,6 +1,7 @@
 """Servers of a benchmark as processes: right before they are measured, gone afterwards with all that they started."""
 
 import os
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -94,3 +95,26 @@ def test_a_server_that_dies_is_noticed(core):
         os.kill(server._process.pid, 11)
         server._process.wait()
         assert server.ended == "ended by SIGSEGV"
+
+
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, lambda *_: open('asked_to_stop', 'w').close())"
+
+
+def test_who_is_told_to_stop_while_a_server_ends_still_ends_it(core, monkeypatch):
+    monkeypatch.setattr(running, "_GRACE", 0.3)
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(machine.process_tree(os.getpid())))
+    try:
+        with RunningServer(program(before=STUBBORN), core) as server:
+            tree, stop = machine.process_tree, server._process.pid
+
+            def tree_and_signal(root):
+                monkeypatch.setattr(machine, "process_tree", tree)
+                os.kill(os.getpid(), signal.SIGTERM)  # when it has begun to end the server
+                return tree(root)
+
+            monkeypatch.setattr(machine, "process_tree", tree_and_signal)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (left,) = told
+    assert stop not in left, "the signal was heard when the server had ended"
