@@ -55,7 +55,7 @@ constraints:  ## Pin the newest versions that the pyproject files admit, in cons
 bench-export: .venv/development.stamp  ## Our ONNX files beside those of Keras and torch: size, speed, time to export
 	$(BIN)/python benchmarks/export.py
 
-bench: .venv/development.stamp .tools/perf_analyzer .benchmarks/demo  ## Ours beside every rival, then all under overload; about 35 minutes; docs/benchmarks.md anew
+bench: .venv/development.stamp .tools/perf_analyzer .benchmarks/demo  ## Ours beside every rival, then all under overload; about 30 minutes; docs/benchmarks.md anew
 	@sh tests/system_packages.sh nghttp2-client libb64-0d
 	$(BIN)/python benchmarks/compare.py --demo .benchmarks/demo --json docs/benchmarks/comparison.json
 	$(BIN)/python benchmarks/overload.py --json docs/benchmarks/overload.json

@@ -61,9 +61,10 @@ def compare(servers: Sequence[Server], rows: Sequence[Row], options: argparse.Na
             found = kept.load(server.name, number)
             if left := missing(server, found, wanted):
                 minutes = (time.monotonic() - begin) / 60
+                tries = options.tries if minutes < options.patience else 1
                 print(f"{minutes:.1f} min: round {number + 1} of {options.rounds}, server {place + 1}", flush=True)
                 save = partial(kept.save, server.name, number, found)
-                one_server(server, left, found, seconds=options.seconds, tries=options.tries, save=save)
+                one_server(server, left, found, seconds=options.seconds, tries=tries, save=save)
 
 
 def facts(options: argparse.Namespace) -> Json:
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
     parser.add_argument("--tries", type=int, default=3, help="for a measurement that others disturb")
+    parser.add_argument("--patience", type=float, default=20, help="minutes in which measurements are repeated")
     parser.add_argument("--servers", nargs="+", choices=[server.name for server in SERVERS])
     parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS])
     parser.add_argument("--demo", type=Path, help="folder with the models of `conveyor-export demo`")
