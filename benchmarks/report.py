@@ -35,7 +35,7 @@ def document(found: Comparison, overload: Json | None) -> str:
         machine=f"{machine['cores']} virtual cores of {machine['processor']} ({machine['vectors']}), "
         f"{machine['memory_gib']} GiB, {machine['system']}, Linux {machine['kernel']}, Python {machine['python']}",
         rounds=rounds,
-        warning=warning(found, rounds),
+        warning=warning(found, overload, rounds),
         seconds=f"{found.raw['seconds']:g}",
         tries=found.raw["tries"],
         disturbed=f"{measuring.DISTURBED:.0%}",
@@ -65,9 +65,10 @@ def noise(found: Comparison) -> str:
     )
 
 
-def warning(found: Comparison, rounds: int) -> str:
+def warning(found: Comparison, overload: Json | None, rounds: int) -> str:
     """What readers must know first, if the run was not as it should be."""
-    shares = [measuring.noise(window) for window in found.all_windows()]
+    points = [point for server in (overload or {"servers": {}})["servers"].values() for point in server["curve"]]
+    shares = [measuring.noise(window) for window in (*found.all_windows(), *points)]
     reasons = []
     if rounds < ROUNDS:
         reasons.append(f"it has {rounds} rounds, not {ROUNDS}")

@@ -80,6 +80,8 @@ def overload() -> dict[str, Any]:
         "refused_p50_ms": 1.0,
         "sent_late_p99_ms": 0.2,
         "resident_mib_by_second": [100.0] * 60,
+        "stolen": 0.0,
+        "others": 0.0,
         "ended": "",
     }
     ours = {
