@@ -22,7 +22,7 @@ from conveyor_server.http_server import HttpServer
 from conveyor_server.metrics import Metrics
 from conveyor_server.observers import RequestObservers, RunObservers, open_tracer
 from conveyor_server.settings import ModelControl, Settings
-from conveyor_server.wire.grpc_transport import GrpcTransport
+from conveyor_server.transports import open_transport
 from conveyor_server.wire.service import InferenceService, RequestObserver
 
 log = logging.getLogger(__name__)
@@ -53,9 +53,7 @@ class App:
             allow_admin=settings.allow_admin,
             explicit=settings.model_control is ModelControl.EXPLICIT,
         )
-        self._grpc = GrpcTransport(
-            self._service, settings.host, settings.grpc_port, settings.max_message_bytes, settings.max_waiting_calls
-        )
+        self._grpc = open_transport(self._service, settings)
         self._http = HttpServer(
             settings.host,
             settings.http_port,

@@ -32,6 +32,14 @@ class ModelControl(StrEnum):
     EXPLICIT = "explicit"
 
 
+class Transport(StrEnum):
+    """What carries gRPC."""
+
+    AUTO = "auto"
+    H2 = "h2"
+    GRPCIO = "grpcio"
+
+
 class LogLevel(StrEnum):
     """How much is logged."""
 
@@ -85,6 +93,13 @@ class Settings:
     ] = "conveyor"
     host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 for all of IPv4, :: for all.")] = "127.0.0.1"
     grpc_port: Annotated[int, Parameter(validator=_port, help="Port of the gRPC service; 0 takes a free one.")] = 8001
+    transport: Annotated[
+        Transport,
+        Parameter(
+            help="What carries gRPC: `h2` is the fast one, `grpcio` gRPC's own library; `auto` takes the first where "
+            "its package is installed in the version that has been tested."
+        ),
+    ] = Transport.AUTO
     http_port: Annotated[
         int, Parameter(validator=_port, help="Port of /metrics, /healthz and /readyz over HTTP; 0 takes a free one.")
     ] = 8000

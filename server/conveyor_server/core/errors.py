@@ -29,6 +29,14 @@ class InvalidRequest(RequestError):
     """The request does not fit the model: names, shapes, types, sizes. The client's fault; a retry will not help."""
 
 
+class MessageTooLarge(RequestError):
+    """The message has more bytes than the server takes. A retry will not help."""
+
+
+class UnknownMethod(RequestError):
+    """The RPC, or the way in which its messages are compressed, is not one that is served."""
+
+
 class ModelNotFound(RequestError):
     """No such model, or no such version of it, is in the repository."""
 
@@ -47,6 +55,10 @@ class TooLate(Overloaded):
 
 class Draining(RequestError):
     """The server is stopping and takes no new work. Retry elsewhere."""
+
+
+class PeerTooSlow(RequestError):
+    """The request's bytes did not come in time. Retry, elsewhere or over a better connection."""
 
 
 class DeadlineExceeded(RequestError):

@@ -3,27 +3,37 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from google.protobuf.message import Message
-
 from conveyor_server.core.errors import RequestError
 
+Metadata = Mapping[str, str | bytes]
+"""Headers by name in lower case; those whose names end in `-bin` are bytes."""
 
-class Call(Protocol):
+
+class Context(Protocol):
+    """What surrounds a request: how long it may take, and what travels beside its messages."""
+
+    deadline: float
+    """On the event loop's clock, in seconds; `math.inf` for none."""
+    initial_metadata: Metadata
+    """Headers to send before the first message of the answer; set by a handler that has some."""
+    trailing_metadata: Metadata
+    """Headers to send behind the last one."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """The client's headers."""
+
+
+class Call(Context, Protocol):
     """One request in progress. It is answered or failed once; attempts after that, or after a cancel, do nothing."""
 
     method: str
     """The RPC that brought it."""
-    deadline: float
-    """On the event loop's clock, in seconds; `math.inf` for none."""
     request_id: str
     """The client's name for the request, which the service sets when it has read it."""
 
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The call's headers that are text, by name in lower case."""
-
-    def answer(self, response: Message) -> None:
-        """Sends the response."""
+    def answer(self, response: bytes) -> None:
+        """Sends the response, a serialised message."""
 
     def fail(self, error: RequestError) -> None:
         """Sends the error's status code and text."""

@@ -7,44 +7,60 @@ streams that have nothing to say.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from math import inf
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
 
 from conveyor_server.core.errors import Draining, RequestError, StartError
+from conveyor_server.wire.call import Metadata
 from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, TwoWayStream, Unary
 from conveyor_server.wire.service import InferenceService
 from conveyor_server.wire.status import STATUS_OF
+from conveyor_server.wire.traffic import SILENCE_SECONDS, Traffic
 
 log = logging.getLogger(__name__)
 
-_SILENCE_SECONDS = 0.1
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_Context = grpc.aio.ServicerContext[bytes, Message]
-_Outcome = Message | RequestError
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+_Outcome = bytes | RequestError
 
 
-class GrpcCall:
-    """A call of grpcio as the service sees it: a slot that resolves a future."""
-
-    method = "ModelInfer"
+class GrpcContext:
+    """What surrounds a call of grpcio."""
 
     def __init__(self, context: _Context) -> None:
-        self._context = context
+        self.grpc = context
         self.deadline = _deadline(context)
+        self.initial_metadata: Metadata = {}
+        self.trailing_metadata: Metadata = {}
+
+    @property
+    def metadata(self) -> Metadata:
+        """The client's headers."""
+        return dict(self.grpc.invocation_metadata() or ())
+
+    async def say_metadata(self) -> None:
+        """Sends the headers and sets the trailers that the handler has, each once."""
+        if self.initial_metadata:
+            headers, self.initial_metadata = tuple(self.initial_metadata.items()), {}
+            await self.grpc.send_initial_metadata(headers)
+        if self.trailing_metadata:
+            self.grpc.set_trailing_metadata(tuple(self.trailing_metadata.items()))
+
+
+class GrpcCall(GrpcContext):
+    """A call of grpcio as the service sees it: a slot that resolves a future."""
+
+    def __init__(self, context: _Context, method: str) -> None:
+        super().__init__(context)
+        self.method = method
         self.request_id = ""
         self.outcome: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
         self._on_cancel: Callable[[], None] | None = None
 
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The call's headers that are text."""
-        return {name: value for name, value in self._context.invocation_metadata() or () if isinstance(value, str)}
-
-    def answer(self, response: Message) -> None:
+    def answer(self, response: bytes) -> None:
         """Sends the response."""
         if not self.outcome.done():
             self.outcome.set_result(response)
@@ -62,28 +78,6 @@ class GrpcCall:
         """The client gave up, or its deadline passed."""
         if self._on_cancel is not None:
             self._on_cancel()
-
-
-class _Traffic:
-    """The requests that came, alone or on streams, and those of them that are not answered."""
-
-    def __init__(self) -> None:
-        self.came = 0
-        self.in_progress = 0
-
-    def begin(self) -> None:
-        self.came += 1
-        self.in_progress += 1
-
-    def end(self, requests: int = 1) -> None:
-        self.in_progress -= requests
-
-    async def silence(self) -> None:
-        """Returns when all are answered and no more come."""
-        seen = -1
-        while self.in_progress or self.came != seen:
-            seen = self.came
-            await asyncio.sleep(_SILENCE_SECONDS)
 
 
 class GrpcTransport:
@@ -114,7 +108,7 @@ class GrpcTransport:
             ("grpc.server.max_pending_requests_hard_limit", 2 * max_waiting_calls),
             ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, and must be told so
         ]
-        self._traffic = _Traffic()
+        self._traffic = Traffic()
         self._streams: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._watching: asyncio.Task[None] | None = None
@@ -143,7 +137,7 @@ class GrpcTransport:
         if self._streams:
             for stream in self._streams:
                 stream.cancel()
-            await asyncio.sleep(_SILENCE_SECONDS)  # in which grpcio writes their last words
+            await asyncio.sleep(SILENCE_SECONDS)  # in which grpcio writes their last words
         await self._server.stop(0)
         if self._watching is not None:
             await self._watching
@@ -162,7 +156,7 @@ class GrpcTransport:
                 try:
                     self._server, _ = self._make_server(self.port)
                 except StartError:  # the old one has not let go of the port yet
-                    await asyncio.sleep(_SILENCE_SECONDS)
+                    await asyncio.sleep(SILENCE_SECONDS)
                 else:
                     await self._server.start()
                     break
@@ -170,7 +164,7 @@ class GrpcTransport:
     def _make_server(self, port: int) -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(options=self._options)
         for name, rpcs in self._service.rpcs.items():
-            handlers = {method: self._handler(rpc) for method, rpc in rpcs.items()}
+            handlers = {method: self._handler(method, rpc) for method, rpc in rpcs.items()}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         address = f"{self._host}:{port}"
         try:
@@ -181,50 +175,55 @@ class GrpcTransport:
                 "another with --grpc-port or --host."
             ) from error
 
-    def _handler(self, rpc: Rpc) -> "grpc.RpcMethodHandler[bytes, Message]":
+    def _handler(self, method: str, rpc: Rpc) -> "grpc.RpcMethodHandler[bytes, bytes]":
         match rpc:
             case Immediate():
-                return grpc.unary_unary_rpc_method_handler(self._immediate(rpc), response_serializer=_serialize)
+                return grpc.unary_unary_rpc_method_handler(self._immediate(method, rpc))
             case Unary():
-                return grpc.unary_unary_rpc_method_handler(self._unary(rpc), response_serializer=_serialize)
+                return grpc.unary_unary_rpc_method_handler(self._unary(rpc))
             case ServerStream():
-                return grpc.unary_stream_rpc_method_handler(self._server_stream(rpc), response_serializer=_serialize)
+                return grpc.unary_stream_rpc_method_handler(self._server_stream(rpc))
             case TwoWayStream():
-                return grpc.stream_stream_rpc_method_handler(self._two_way_stream(rpc), response_serializer=_serialize)
+                return grpc.stream_stream_rpc_method_handler(self._two_way_stream(rpc))
 
-    def _immediate(self, rpc: Immediate) -> Callable[[bytes, _Context], Awaitable[Message]]:
-        async def handle(data: bytes, context: _Context) -> Message:
-            call = GrpcCall(context)
+    def _immediate(self, method: str, rpc: Immediate) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+        async def handle(data: bytes, context: _Context) -> bytes:
+            call = GrpcCall(context, method)
             rpc.handler(data, call)
             try:
-                return await self._settle(context, call.outcome)
+                return await self._settle(call, call.outcome)
             except asyncio.CancelledError:
                 call.cancelled()
                 raise
 
         return handle
 
-    def _unary(self, rpc: Unary) -> Callable[[bytes, _Context], Awaitable[Message]]:
-        async def handle(data: bytes, context: _Context) -> Message:
-            return await self._settle(context, rpc.call(data))
+    def _unary(self, rpc: Unary) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+        async def outcome(data: bytes) -> _Outcome:
+            result = await rpc.call(data)
+            return result if isinstance(result, RequestError) else result.SerializeToString()
+
+        async def handle(data: bytes, context: _Context) -> bytes:
+            return await self._settle(GrpcContext(context), outcome(data))
 
         return handle
 
-    async def _settle(self, context: _Context, outcome: Awaitable[_Outcome]) -> Message:
+    async def _settle(self, call: GrpcContext, outcome: Awaitable[_Outcome]) -> bytes:
         """The response of a call, which counts as in progress until it is there or refused; a refusal ends the call."""
         self._traffic.begin()
         try:
             result = await outcome
+            await call.say_metadata()
             if isinstance(result, RequestError):
                 # A status that comes without a message: balancers and clients retry no other form.
-                await context.abort(_CODES[STATUS_OF[type(result)]], str(result))
+                await call.grpc.abort(_CODES[STATUS_OF[type(result)]], str(result))
         finally:
             self._traffic.end()
         return result
 
     def _server_stream(self, rpc: ServerStream) -> Callable[[bytes, _Context], Awaitable[None]]:
         async def handle(data: bytes, context: _Context) -> None:
-            await self._stream(context, _write(rpc.open(data), context))
+            await self._stream(context, _write(rpc.open(data), GrpcContext(context)))
 
         return handle
 
@@ -244,8 +243,9 @@ class GrpcTransport:
                 unanswered -= 1
                 self._traffic.end()
 
+            call = GrpcContext(context)
             try:
-                await self._stream(context, _write(rpc.open(counted(), _deadline(context)), context, answered))
+                await self._stream(context, _write(rpc.open(counted(), call), call, answered))
             finally:
                 self._traffic.end(unanswered)
 
@@ -267,11 +267,13 @@ class GrpcTransport:
             self._streams.discard(stream)
 
 
-async def _write(messages: Messages, context: _Context, written: Callable[[], None] = lambda: None) -> None:
+async def _write(messages: Messages, call: GrpcContext, written: Callable[[], None] = lambda: None) -> None:
     async with contextlib.aclosing(messages):
         async for message in messages:
-            await context.write(message)
+            await call.say_metadata()
+            await call.grpc.write(message.SerializeToString())
             written()
+    await call.say_metadata()
 
 
 def _cancelled_from_outside() -> bool:
@@ -291,6 +293,3 @@ def _deadline(context: _Context) -> float:
     remaining = context.time_remaining()
     return inf if remaining is None else asyncio.get_running_loop().time() + remaining
 
-
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()

@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from conveyor_server.generated import inference_pb2
+from conveyor_server.wire.call import Context
 from conveyor_server.wire.rpc import parse
 from conveyor_server.wire.status import Status
 
@@ -31,7 +32,7 @@ class Reflection:
         self._services = sorted(services)
         self._pool = _pool()
 
-    async def info(self, requests: AsyncIterator[bytes], deadline: float) -> AsyncGenerator[_Response, None]:
+    async def info(self, requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[_Response, None]:
         """Each question's answer. A name that is not known is an answer too."""
         async for data in requests:
             request = parse(reflection_pb2.ServerReflectionRequest, data)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from conveyor_server.core.errors import InvalidRequest, RequestError, ServerFailed
-from conveyor_server.wire.call import Call
+from conveyor_server.wire.call import Call, Context
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +65,15 @@ class ServerStream:
 class TwoWayStream:
     """Requests and responses side by side. Each request gets exactly one response, in any order.
 
-    The handler gets the requests as they come, and the deadline of the stream on the event loop's clock.
+    The handler gets the requests as they come, and what surrounds the stream.
     """
 
     name: str
-    handler: Callable[[AsyncIterator[bytes], float], Messages]
+    handler: Callable[[AsyncIterator[bytes], Context], Messages]
 
-    def open(self, requests: AsyncIterator[bytes], deadline: float) -> Messages:
+    def open(self, requests: AsyncIterator[bytes], context: Context) -> Messages:
         """The responses. Raises as `ServerStream.open` does."""
-        return _guarded(self.name, self.handler(requests, deadline))
+        return _guarded(self.name, self.handler(requests, context))
 
 
 Rpc = Immediate | Unary | ServerStream | TwoWayStream

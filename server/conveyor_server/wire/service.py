@@ -20,7 +20,7 @@ from conveyor_server.core.tensors import Array, decode_inputs, decode_outputs, e
 from conveyor_server.engine.repository import Repository
 from conveyor_server.engine.served_model import ServedModel
 from conveyor_server.generated import inference_pb2 as pb
-from conveyor_server.wire.call import Call
+from conveyor_server.wire.call import Call, Context
 from conveyor_server.wire.health import Health
 from conveyor_server.wire.model_control import ModelControl
 from conveyor_server.wire.parameters import Scheduling, read_classification, read_scheduling, with_classes
@@ -100,7 +100,7 @@ class Inference:
             except RequestError as error:
                 self.fail(error)
                 return
-        self.call.answer(encode_outputs(outputs, self._wanted, spec, self.call.request_id))
+        self.call.answer(encode_outputs(outputs, self._wanted, spec, self.call.request_id).SerializeToString())
         self._finished(Status.OK)
 
     def fail(self, error: RequestError) -> None:
@@ -220,9 +220,9 @@ class InferenceService:
 
             call.when_cancelled(give_up)
 
-    def model_stream_infer(self, requests: AsyncIterator[bytes], deadline: float) -> Messages:
+    def model_stream_infer(self, requests: AsyncIterator[bytes], context: Context) -> Messages:
         """Many inferences on one stream."""
-        return stream_inferences(requests, deadline, self.model_infer)
+        return stream_inferences(requests, context.deadline, self.model_infer)
 
     async def server_live(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         """The process answers, so it lives."""

@@ -14,12 +14,16 @@ class Status(IntEnum):
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
 
 
 STATUS_OF: dict[type[errors.RequestError], Status] = {
     errors.InvalidRequest: Status.INVALID_ARGUMENT,
+    errors.MessageTooLarge: Status.RESOURCE_EXHAUSTED,
+    errors.UnknownMethod: Status.UNIMPLEMENTED,
     errors.ModelNotFound: Status.NOT_FOUND,
     errors.NotPermitted: Status.PERMISSION_DENIED,
     # Balancers send these to another replica.
@@ -27,6 +31,7 @@ STATUS_OF: dict[type[errors.RequestError], Status] = {
     errors.Overloaded: Status.UNAVAILABLE,
     errors.TooLate: Status.UNAVAILABLE,
     errors.Draining: Status.UNAVAILABLE,
+    errors.PeerTooSlow: Status.UNAVAILABLE,
     errors.WaitExpired: Status.UNAVAILABLE,
     errors.DeadlineExceeded: Status.DEADLINE_EXCEEDED,
     errors.ModelControlOff: Status.UNAVAILABLE,

@@ -1,18 +1,18 @@
 """Many inferences on one stream: in flight together, answered as they finish. Knows no transport and no model."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import MappingProxyType
-from typing import cast
-
-from google.protobuf.message import Message
 
 from conveyor_server.core.errors import RequestError
 from conveyor_server.generated import inference_pb2 as pb
-from conveyor_server.wire.call import Call
+from conveyor_server.wire.call import Call, Metadata
 
 MAX_UNANSWERED = 256
 """Requests of one stream that may wait for their answers; the next is read when one of them has been answered."""
+
+_FINAL = pb.ModelInferResponse(parameters={"triton_final_response": {"bool_param": True}}).SerializeToString()
+"""Clients of models with many answers to one request look for the last one."""
 
 _Answers = AsyncGenerator[pb.ModelStreamInferResponse, None]
 
@@ -81,8 +81,9 @@ class _StreamedCall:
     """One request of a stream as the service sees it."""
 
     method = "ModelStreamInfer"
-    metadata: Mapping[str, str] = MappingProxyType({})
+    metadata: Metadata = MappingProxyType({})
     """None of its own: the stream's headers are about the stream."""
+    initial_metadata = trailing_metadata = metadata
 
     def __init__(self, stream: _Stream, deadline: float) -> None:
         self._stream = stream
@@ -90,10 +91,9 @@ class _StreamedCall:
         self.deadline = deadline
         self.request_id = ""
 
-    def answer(self, response: Message) -> None:
-        inference = cast(pb.ModelInferResponse, response)
-        # Clients of models with many answers to one request look for the last one.
-        inference.parameters["triton_final_response"].bool_param = True
+    def answer(self, response: bytes) -> None:
+        # Messages that stand one behind the other are one message with the fields of both.
+        inference = pb.ModelInferResponse.FromString(response + _FINAL)
         self._stream.finish(self, pb.ModelStreamInferResponse(infer_response=inference))
 
     def fail(self, error: RequestError) -> None:

@@ -1,0 +1,66 @@
+"""Chooses what carries gRPC, as the settings say and this machine can."""
+
+import importlib.metadata
+import logging
+from typing import Protocol
+
+from conveyor_server.core.errors import StartError
+from conveyor_server.settings import Settings, Transport
+from conveyor_server.wire.service import InferenceService
+
+log = logging.getLogger(__name__)
+
+TESTED = "0.3.0"
+"""The version of the HTTP/2 library with which the conformance tests pass. It is young, and promises nothing of others."""
+
+
+class GrpcServer(Protocol):
+    """What the life of a server needs of a transport."""
+
+    port: int
+
+    @property
+    def in_progress(self) -> int:
+        """Requests that are not answered yet."""
+
+    async def start(self) -> None:
+        """Begins to accept connections."""
+
+    async def stop(self, grace: float) -> None:
+        """Waits until all is answered and no more comes, at most `grace` seconds, then closes everything."""
+
+
+def open_transport(service: InferenceService, settings: Settings) -> GrpcServer:
+    """The transport, listening already.
+
+    Raises:
+        StartError: the address is taken, or what was asked for is not installed.
+    """
+    reason = ""
+    if settings.transport is not Transport.GRPCIO:
+        reason = _why_not_h2()
+        if not reason:
+            from conveyor_server.wire.h2.limits import Limits
+            from conveyor_server.wire.h2.transport import H2Transport
+
+            limits = Limits(
+                max_message_bytes=settings.max_message_bytes, max_waiting_calls=settings.max_waiting_calls
+            )
+            return H2Transport(service, settings.host, settings.grpc_port, limits)
+        if settings.transport is Transport.H2:
+            raise StartError(f"--transport h2: {reason}.")
+        log.warning("gRPC is carried by grpcio, which is slower: %s.", reason)
+    from conveyor_server.wire.grpc_transport import GrpcTransport
+
+    return GrpcTransport(
+        service, settings.host, settings.grpc_port, settings.max_message_bytes, settings.max_waiting_calls
+    )
+
+
+def _why_not_h2() -> str:
+    """Why the fast transport cannot be used; empty when it can."""
+    try:
+        version = importlib.metadata.version("ngh2")
+    except importlib.metadata.PackageNotFoundError:
+        return f"the package ngh2 is not installed (pip install ngh2=={TESTED})"
+    return "" if version == TESTED else f"the package ngh2 is there in version {version}, tested is {TESTED}"

@@ -1,0 +1,1 @@
+"""gRPC over an HTTP/2 library without I/O of its own, in one asyncio thread."""

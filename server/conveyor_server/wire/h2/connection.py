@@ -1,0 +1,200 @@
+"""One connection on asyncio: moves bytes between the socket and the HTTP/2 session, and ends what has gone bad.
+
+Everything that is answered within one turn of the event loop leaves in one write.
+"""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from conveyor_server.wire.h2.limits import Action, Ledger, Patience, Sight
+from conveyor_server.wire.h2.session import Session, SessionBroken, Shared
+
+log = logging.getLogger(__name__)
+
+READ_AT_ONCE = 2**16
+"""So much is handled before the other connections have their turn."""
+WRITE_AT_ONCE = 2**18
+"""More stays with the session, which knows what the client is ready to take."""
+TICK_SECONDS = 2.0
+LEAVING_SECONDS = 1.0
+"""How long a client may take to confirm that it has read that it must leave."""
+
+
+@dataclass
+class Hub:
+    """The connections of a transport, and what they share.
+
+    Attributes:
+        relieve: makes room when the ledger is over its limit.
+        buffer: what was read last; it is handled before anything else is read.
+    """
+
+    shared: Shared
+    ledger: Ledger
+    relieve: Callable[[], None]
+    connections: "dict[Connection, None]" = field(default_factory=dict)
+    buffer: bytearray = field(default_factory=lambda: bytearray(READ_AT_ONCE))
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection, from its first byte to its last.
+
+    Attributes:
+        held: bytes that this peer makes us hold.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self.held = 0
+        self._hub = hub
+        self._loop = asyncio.get_running_loop()
+        self._session = Session(hub.shared, self._flush_soon)
+        self._patience = Patience(hub.shared.limits, self._loop.time(), random.uniform(0.9, 1.1))
+        self._writable = self._leaving = False
+        self._received = self._written = 0
+        self._flushing: asyncio.Handle | None = None
+        self._ticking: asyncio.TimerHandle | None = None
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long no call has been open; 0 while one is."""
+        return 0.0 if self._session.calls else self._patience.idle_for(self._loop.time())
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greets the client."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._hub.connections[self] = None
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and cast(ssl.SSLObject, tls).selected_alpn_protocol() != "h2":
+            self.cut("it does not speak HTTP/2")
+            return
+        self._transport.set_write_buffer_limits(high=WRITE_AT_ONCE)
+        self._writable = True
+        self._flush_soon()
+        self._ticking = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Where the next bytes go."""
+        return self._hub.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came."""
+        self._received += nbytes
+        try:
+            self._session.receive(memoryview(self._hub.buffer)[:nbytes])
+        except SessionBroken as error:
+            self.cut(f"it broke the protocol: {error}")
+        else:
+            self._flush_soon()
+
+    def pause_writing(self) -> None:
+        """The socket takes no more for now."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """The socket takes more."""
+        self._writable = True
+        self._flush_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has gone, and with it whoever waited for an answer."""
+        self._hub.connections.pop(self, None)
+        self._lose()
+
+    def leave(self) -> None:
+        """Takes no new calls from now on, and closes when those that are open have ended."""
+        if self._leaving or self._session.over:
+            return
+        self._leaving = True
+        self._patience.leaves(self._loop.time())
+        self._session.leave()
+        self._loop.call_later(LEAVING_SECONDS, self._leave_for_good)
+
+    def _leave_for_good(self) -> None:
+        if not self._session.over:
+            self._session.leave_for_good()
+
+    def end_streams(self) -> None:
+        """Ends streams that would go on, with a code that clients retry elsewhere."""
+        self._session.end_streams()
+
+    def cut(self, reason: str) -> None:
+        """Closes at once."""
+        log.debug("A connection is closed, for %s.", reason)
+        self._lose()
+        self._transport.abort()
+
+    def _lose(self) -> None:
+        self._writable = False
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self._session.lose()
+        self._hub.ledger.held -= self.held
+        self.held = 0
+
+    def _flush_soon(self) -> None:
+        if self._flushing is None:
+            self._flushing = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = None
+        session = self._session
+        if self._writable:
+            try:
+                data = session.output(WRITE_AT_ONCE)
+            except SessionBroken as error:
+                self.cut(f"it broke the protocol: {error}")
+                return
+            if data:
+                self._written += len(data)
+                self._transport.write(data)
+            if session.over:
+                self._transport.close()
+            elif len(data) >= WRITE_AT_ONCE:
+                self._flush_soon()
+        self._account()
+
+    def _account(self) -> None:
+        """Notes what this peer makes us hold, and cuts it off when that is too much."""
+        if self._session.over:
+            return
+        unsent = self._session.unsent + self._transport.get_write_buffer_size()
+        held = unsent + self._session.unread
+        if held != self.held:
+            ledger = self._hub.ledger
+            ledger.held += held - self.held
+            self.held = held
+            if unsent > self._hub.shared.limits.held_bytes_per_connection:
+                self.cut("its client does not read the answers")
+            elif ledger.is_over:
+                self._hub.relieve()
+
+    def _tick(self) -> None:
+        """Looks whether the connection is still worth having."""
+        session = self._session
+        session.look()
+        session.end_slow_requests(self._patience.is_too_slow)
+        waiting = self._transport.get_write_buffer_size()
+        verdict = self._patience.judge(
+            self._loop.time(),
+            Sight(
+                greeted=session.greeted,
+                calls=len(session.calls),
+                opened=session.opened,
+                received=self._received,
+                sent=self._written - waiting,
+                unsent=session.unsent + waiting,
+            ),
+        )
+        if verdict.action is Action.CUT:
+            self.cut(verdict.reason)
+            return
+        if verdict.action is Action.LEAVE:
+            self.leave()
+        elif verdict.action is Action.PING:
+            session.ask_for_life()
+        self._ticking = self._loop.call_later(TICK_SECONDS, self._tick)

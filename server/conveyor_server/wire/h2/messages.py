@@ -1,0 +1,105 @@
+"""gRPC's messages in a stream of bytes: a flag, a length, the bytes, possibly compressed. No I/O.
+
+The form is that of gRPC's PROTOCOL-HTTP2.md ("Length-Prefixed-Message").
+"""
+
+import zlib
+from struct import Struct
+
+from conveyor_server.core.errors import InvalidRequest, MessageTooLarge
+
+_PREFIX = Struct(">BI")
+PREFIX_BYTES = _PREFIX.size
+_PLAIN, _COMPRESSED = 0, 1
+_WINDOW_BITS = {b"gzip": 31, b"deflate": 15}  # deflate means zlib's form here, as in HTTP
+_FASTEST = 1
+
+
+def whole_message(data: bytes, encoding: bytes, limit: int) -> bytes | None:
+    """The message that is exactly this piece, or None. The common case: it spares the pieces a buffer.
+
+    Raises:
+        MessageTooLarge, InvalidRequest: as `MessageReader.feed` does.
+    """
+    if len(data) < PREFIX_BYTES:
+        return None
+    flag, length = _PREFIX.unpack_from(data)
+    if length != len(data) - PREFIX_BYTES:
+        return None
+    _check_length(length, limit)
+    payload = data[PREFIX_BYTES:]
+    return payload if flag == _PLAIN else _decode(flag, payload, encoding, limit)
+
+
+class MessageReader:
+    """Gives whole messages of the pieces in which they come.
+
+    Args:
+        encoding: how they are compressed, if they are: `identity`, `gzip` or `deflate`.
+        limit: bytes that one message may have, compressed or not.
+    """
+
+    __slots__ = ("_buffer", "_encoding", "_limit")
+
+    def __init__(self, encoding: bytes, limit: int) -> None:
+        self._encoding = encoding
+        self._limit = limit
+        self._buffer = bytearray()
+
+    @property
+    def held(self) -> int:
+        """Bytes of a message that is not whole yet."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The messages that are whole now.
+
+        Raises:
+            MessageTooLarge: one is, or says that it will be.
+            InvalidRequest: it is not what the headers said.
+        """
+        buffer = self._buffer
+        buffer += data
+        messages = []
+        while len(buffer) >= PREFIX_BYTES:
+            flag, length = _PREFIX.unpack_from(buffer)
+            _check_length(length, self._limit)
+            end = PREFIX_BYTES + length
+            if len(buffer) < end:
+                break
+            with memoryview(buffer) as view:
+                payload = bytes(view[PREFIX_BYTES:end])
+            del buffer[:end]
+            messages.append(payload if flag == _PLAIN else _decode(flag, payload, self._encoding, self._limit))
+        return messages
+
+
+def _check_length(length: int, limit: int) -> None:
+    if length > limit:
+        raise MessageTooLarge(f"Received message larger than max ({length} vs. {limit})")
+
+
+def _decode(flag: int, payload: bytes, encoding: bytes, limit: int) -> bytes:
+    bits = _WINDOW_BITS.get(encoding)
+    if flag != _COMPRESSED or bits is None:
+        raise InvalidRequest(f"a message has the compression flag {flag}, and the call's headers name no encoding")
+    stream = zlib.decompressobj(bits)
+    try:
+        message = stream.decompress(payload, limit + 1)
+    except zlib.error as error:
+        raise InvalidRequest(f"a message is not valid {encoding.decode()}: {error}") from error
+    if len(message) > limit:
+        raise MessageTooLarge(f"Decompressed message larger than max ({limit})")
+    if not stream.eof:
+        raise InvalidRequest(f"a message is not valid {encoding.decode()}: it ends too early")
+    return message
+
+
+def frame(message: bytes, encoding: bytes = b"identity") -> bytes:
+    """A message as it goes into the stream, compressed if the encoding says so."""
+    bits = _WINDOW_BITS.get(encoding)
+    if bits is None:
+        return _PREFIX.pack(_PLAIN, len(message)) + message
+    stream = zlib.compressobj(_FASTEST, zlib.DEFLATED, bits)
+    payload = stream.compress(message) + stream.flush()
+    return _PREFIX.pack(_COMPRESSED, len(payload)) + payload

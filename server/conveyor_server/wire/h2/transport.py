@@ -1,0 +1,123 @@
+"""gRPC on an HTTP/2 library, in the event loop's thread: the listening sockets and all connections."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+
+from conveyor_server.core.errors import Overloaded, StartError
+from conveyor_server.wire.h2.connection import Connection, Hub
+from conveyor_server.wire.h2.limits import Ledger, Limits
+from conveyor_server.wire.h2.session import Shared
+from conveyor_server.wire.rpc import Immediate, Rpc
+from conveyor_server.wire.service import InferenceService
+from conveyor_server.wire.traffic import SILENCE_SECONDS, Traffic
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+
+
+class H2Transport:
+    """The gRPC server of one service.
+
+    Args:
+        service: the handlers.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+        limits: what peers may make it hold and wait for.
+
+    Raises:
+        StartError: the address is taken or not ours.
+    """
+
+    def __init__(self, service: InferenceService, host: str, port: int, limits: Limits) -> None:
+        self._limits = limits
+        self._traffic = Traffic()
+        routes = {
+            f"/{name}/{method}".encode(): rpc for name, rpcs in service.rpcs.items() for method, rpc in rpcs.items()
+        }
+        shared = Shared(routes, limits, self._traffic, self._admit)
+        self._hub = Hub(shared, Ledger(limits.held_bytes), self._relieve)
+        self._sockets = _listen(host, port)
+        self.port: int = self._sockets[0].getsockname()[1]
+        self._servers: list[asyncio.Server] = []
+
+    @property
+    def in_progress(self) -> int:
+        """Requests that are not answered yet."""
+        return self._traffic.in_progress
+
+    async def start(self) -> None:
+        """Begins to accept connections."""
+        loop = asyncio.get_running_loop()
+        for listening in self._sockets:
+            self._servers.append(await loop.create_server(self._connect, sock=listening, backlog=_BACKLOG))
+
+    def leave(self) -> None:
+        """Accepts no more connections, and asks clients to take their calls elsewhere; open calls go on."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self._hub.connections):
+            connection.leave()
+
+    async def stop(self, grace: float) -> None:
+        """Waits until all is answered and clients have gone, at most `grace` seconds, then closes what is left."""
+        self.leave()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._traffic.silence(), grace)
+        for connection in list(self._hub.connections):
+            connection.end_streams()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._emptiness(), grace)
+        for connection in list(self._hub.connections):
+            connection.cut("the server stops")
+        await asyncio.sleep(0)
+
+    async def _emptiness(self) -> None:
+        while self._hub.connections:
+            await asyncio.sleep(SILENCE_SECONDS / 10)
+
+    def _connect(self) -> Connection:
+        connections = self._hub.connections
+        if len(connections) >= self._limits.max_connections:
+            idlest = max(connections, key=lambda connection: connection.idle_seconds)
+            idlest.cut("another needs its place")
+        return Connection(self._hub)
+
+    def _admit(self, rpc: Rpc, timeout: float | None) -> None:
+        if type(rpc) is Immediate and self._traffic.in_progress >= self._limits.max_waiting_calls:
+            raise Overloaded(
+                f"{self._traffic.in_progress} requests are in progress, which is the limit. Retry later or on another "
+                "replica."
+            )
+
+    def _relieve(self) -> None:
+        """Someone must go when all together make us hold too much: who holds the most."""
+        worst = max(self._hub.connections, key=lambda connection: connection.held)
+        log.warning("A connection that held %d MiB is closed: memory for all is used up.", worst.held >> 20)
+        worst.cut("it held the most")
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen at all addresses of the host."""
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, (address, _, *rest) in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            listening = socket.socket(family, kind, protocol)
+            sockets.append(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:  # `::` alone means the addresses of IPv4 too
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address != "::")
+            listening.bind((address, port, *rest))
+            listening.listen(_BACKLOG)
+            port = listening.getsockname()[1]
+    except OSError as error:
+        for listening in sockets:
+            listening.close()
+        raise StartError(
+            f"gRPC cannot listen on {host}:{port}: {error.strerror}. Choose another with --grpc-port or --host."
+        ) from error
+    return sockets
