@@ -2,7 +2,7 @@
 
 import logging
 
-from conveyor_server.wire.service import Inference
+from conveyor_server.wire.inference import Inference
 from conveyor_server.wire.status import Status
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ class AccessLog:
         spec = request.spec
         fields = {
             "method": request.call.method,
-            "model": spec.name if spec else request.asked[:_LONGEST],
+            "model": spec.name if spec else request.wish.model[:_LONGEST],
             "version": spec.version if spec else "",
             "rows": request.rows,
             "code": status.name,

@@ -23,7 +23,8 @@ from conveyor_server.metrics import Metrics
 from conveyor_server.observers import RequestObservers, RunObservers, open_tracer
 from conveyor_server.settings import ModelControl, Settings
 from conveyor_server.transports import open_transport
-from conveyor_server.wire.service import InferenceService, RequestObserver
+from conveyor_server.wire.inference import RequestObserver
+from conveyor_server.wire.service import InferenceService
 
 log = logging.getLogger(__name__)
 

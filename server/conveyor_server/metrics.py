@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from conveyor_server.core import errors
 from conveyor_server.engine.batcher import RunReport
 from conveyor_server.engine.model_versions import ModelState
-from conveyor_server.wire.service import Inference
+from conveyor_server.wire.inference import Inference
 from conveyor_server.wire.status import Status
 
 _SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -52,8 +52,8 @@ class Metrics(Collector):
 
     def finished(self, request: Inference, status: Status, seconds: float) -> None:
         """An inference request ended. Requests for models that were not found count under an empty name."""
-        model = self.for_model(request.spec.name if request.spec else "")
-        model.codes[status.name] += 1
+        model = self.for_model(spec.name if (spec := request.spec) else "")
+        model.codes[status] += 1
         model.request_seconds.observe(seconds)
         if request.error is not None and (reason := _REASONS.get(type(request.error))):
             model.refusals[reason] += 1
@@ -91,8 +91,8 @@ class Metrics(Collector):
         )
         failed = CounterMetricFamily("conveyor_failed_runs", "Runs that ended in an error.", labels=["model"])
         for model, metrics in self._models.items():
-            for code, count in metrics.codes.items():
-                requests.add_metric([model, code], count)
+            for code in filter(metrics.codes.__getitem__, Status):
+                requests.add_metric([model, code.name], metrics.codes[code])
             for reason in _REASONS.values():  # all of them, so that a rate over one begins at zero
                 refused.add_metric([model, reason], metrics.refusals[reason])
             failed.add_metric([model], metrics.failed_runs)
@@ -127,7 +127,7 @@ class ModelMetrics:
     """The numbers of one model."""
 
     def __init__(self) -> None:
-        self.codes: Counter[str] = Counter()
+        self.codes = [0] * (max(Status) + 1)
         self.refusals: Counter[str] = Counter()
         self.failed_runs = 0
         self.histograms = {name: Buckets(_ROWS if name.endswith("rows") else _SECONDS) for name in _HISTOGRAMS}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from conveyor_server.core.errors import StartError
 from conveyor_server.engine.batcher import Observer, RunReport
-from conveyor_server.wire.service import Inference, RequestObserver
+from conveyor_server.wire.inference import Inference, RequestObserver
 from conveyor_server.wire.status import Status
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from conveyor_server import __version__
 from conveyor_server.engine.batcher import RunReport
-from conveyor_server.wire.service import Inference
+from conveyor_server.wire.inference import Inference
 from conveyor_server.wire.status import Status as Code
 
 _LONGEST = 100
@@ -57,7 +57,7 @@ class Tracer:
             spec = request.spec
             span.set_attributes(
                 {
-                    "conveyor.model": spec.name if spec else request.asked[:_LONGEST],
+                    "conveyor.model": spec.name if spec else request.wish.model[:_LONGEST],
                     "conveyor.version": spec.version if spec else 0,
                     "conveyor.rows": request.rows,
                     "conveyor.request_id": request.call.request_id[:_LONGEST],

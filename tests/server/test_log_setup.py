@@ -10,7 +10,7 @@ from conveyor_server.access_log import AccessLog
 from conveyor_server.core.errors import ModelNotFound
 from conveyor_server.log_setup import HumanFormatter, JsonFormatter, LogFormat, escape, set_up_logging
 from conveyor_server.observers import RequestObservers
-from conveyor_server.wire.service import Inference
+from conveyor_server.wire.inference import Inference, Wish
 from support.puppets import FakeCall, Runs
 
 
@@ -82,7 +82,7 @@ async def test_the_access_log_says_who_asked_for_what_and_how_it_ended(caplog):
     call.request_id = "i" * 200
     runs = Runs()
     request = Inference(call, RequestObservers([runs, AccessLog()]))
-    request.asked = "m" * 200
+    request.wish = Wish("m" * 200)
     request.fail(ModelNotFound("no"))
     (line,) = caplog.records
     assert (line.method, line.model, line.code, line.rows) == ("ModelInfer", "m" * 100, "NOT_FOUND", 0)

@@ -13,7 +13,7 @@ from conveyor_server.core.batch_queue import QueuePolicy
 from conveyor_server.core.model import ModelSpec
 from conveyor_server.engine.batcher import Batcher, RunReport
 from conveyor_server.metrics import Buckets, Metrics
-from conveyor_server.wire.service import Inference
+from conveyor_server.wire.inference import Inference, Wish
 from conveyor_server.wire.status import STATUS_OF, Status
 from support.puppets import FakeCall, PuppetModel, Slot
 
@@ -101,7 +101,7 @@ async def test_names_that_clients_make_up_are_no_series():
     metrics = Metrics()
     for number in range(1000):
         request = Inference(FakeCall(), metrics)
-        request.asked = f"made-up-{number}"
+        request.wish = Wish(f"made-up-{number}")
         request.fail(errors.ModelNotFound("no such model"))
     page = metrics.exposition((), 0).decode()
     assert "made-up" not in page

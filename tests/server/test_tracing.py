@@ -14,7 +14,7 @@ from conveyor_server.core.errors import ModelNotFound, StartError
 from conveyor_server.engine.batcher import Batcher
 from conveyor_server.observers import RunObservers, open_tracer
 from conveyor_server.tracing import Tracer
-from conveyor_server.wire.service import Inference
+from conveyor_server.wire.inference import Inference, Wish
 from conveyor_server.wire.status import Status
 from support.puppets import FakeCall, PuppetModel, Runs
 
@@ -112,7 +112,7 @@ async def test_a_trace_that_is_not_sampled_costs_no_spans(bench):
 
 async def test_a_request_that_never_ran_is_a_span_too(bench):
     request = Inference(FakeCall(), bench.tracer)
-    request.asked = "x" * 200
+    request.wish = Wish("x" * 200)
     request.fail(ModelNotFound("no"))
     (span,) = await bench.spans()
     assert span.status.status_code is StatusCode.ERROR

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from math import inf
 
 import numpy as np
-from google.protobuf.message import Message
 
 from conveyor_server.core.errors import RequestError
 from conveyor_server.core.tensors import Array
 from conveyor_server.engine.batcher import RunReport
-from conveyor_server.wire.service import Inference
+from conveyor_server.wire.inference import Inference
 from conveyor_server.wire.status import Status
 
 
@@ -100,10 +99,12 @@ class FakeCall:
         self.request_id = ""
         self.method = "ModelInfer"
         self.metadata: dict[str, str] = {}
-        self.outcome: asyncio.Future[Message | RequestError] = asyncio.get_running_loop().create_future()
+        self.initial_metadata: dict[str, str] = {}
+        self.trailing_metadata: dict[str, str] = {}
+        self.outcome: asyncio.Future[bytes | RequestError] = asyncio.get_running_loop().create_future()
         self.cancel = lambda: None
 
-    def answer(self, response: Message) -> None:
+    def answer(self, response: bytes) -> None:
         self.outcome.set_result(response)
 
     def fail(self, error: RequestError) -> None:

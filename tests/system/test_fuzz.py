@@ -23,7 +23,7 @@ REAL = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCh
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(transport, tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     save(classifier(), root, "digits")
     save(add_sub(), root, "simple")

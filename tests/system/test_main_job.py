@@ -24,7 +24,7 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def server(models, tmp_path_factory):
+def server(transport, models, tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     for name, model in models.items():
         export(model, root, name=name, labels=recipes.RECIPES[name].labels)

@@ -35,7 +35,7 @@ SERVING, NOT_SERVING, SERVICE_UNKNOWN = (
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(transport, tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     save(classifier(metadata={"conveyor.labels": LABELS}), root, "digits")
     save(add_sub(), root, "simple")
@@ -431,7 +431,7 @@ def test_asynchronous_requests_by_callback(client):
 
 
 @pytest.fixture(scope="module")
-def controlled(tmp_path_factory):
+def controlled(transport, tmp_path_factory):
     root = tmp_path_factory.mktemp("controlled")
     save(add_sub(), root, "simple")
     with ServerProcess(root, "--model-control", "explicit", "--allow-admin", "--load", "simple") as process:

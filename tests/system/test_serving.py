@@ -23,7 +23,7 @@ EXPECTED = predict_classifier(IMAGES)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(transport, tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     save(classifier(metadata={"conveyor.labels": '["a", "b", "c", "d"]'}), root, "digits", 3)
     save(heavy(), root, "heavy")

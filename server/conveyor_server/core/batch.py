@@ -43,7 +43,7 @@ class Entry:
     """Rows that are in a batch already, or answered."""
     done: bool = False
     """Answered, failed or given up: the rest of the server has nothing more to do for it."""
-    parts: dict[int, Sequence[Array]] = field(default_factory=dict)
+    parts: dict[int, Sequence[Array]] | None = None
     """Outputs of the runs that an entry larger than one run is split into, by first row."""
 
 
@@ -75,6 +75,8 @@ class Batch:
             if rows == entry.rows:
                 _finish(entry, own)
             elif not entry.done:
+                if entry.parts is None:
+                    entry.parts = {}
                 entry.parts[start] = own
                 if sum(len(part[0]) for part in entry.parts.values()) == entry.rows:
                     parts = [entry.parts[first] for first in sorted(entry.parts)]

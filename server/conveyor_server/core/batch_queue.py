@@ -49,18 +49,13 @@ class QueuePolicy:
     default: LevelPolicy = LevelPolicy()
     by_level: Mapping[int, LevelPolicy] = field(default_factory=dict)
 
-    def level_of(self, priority: int) -> int:
-        """The level that serves a request of this priority; what is no level is served at the default one."""
-        return priority if 1 <= priority <= self.levels else self.default_level
-
-    def of_level(self, level: int) -> LevelPolicy:
-        """The policy of one level."""
-        return self.by_level.get(level, self.default)
-
 
 def _same_form(one: Entry, other: Entry) -> bool:
     """Whether two entries fit in one batch: where the model leaves inner axes open, requests may differ in them."""
-    return all(a.shape[1:] == b.shape[1:] for a, b in zip(one.inputs, other.inputs, strict=True))
+    for a, b in zip(one.inputs, other.inputs, strict=True):  # noqa: SIM110 - for every request; `all` costs thrice this
+        if a.shape[1:] != b.shape[1:]:
+            return False
+    return True
 
 
 class BatchQueue:
@@ -77,6 +72,7 @@ class BatchQueue:
         self.bytes = 0
         self._policy = policy
         self._max_delay = policy.max_delay
+        self._level_policies = [policy.by_level.get(level, policy.default) for level in range(1, policy.levels + 1)]
         # One line for each level, and behind them one for those that waited too long.
         self._lines: list[deque[Entry]] = [deque() for _ in range(policy.levels + 1)]
         self._waiting = [0] * policy.levels
@@ -89,22 +85,24 @@ class BatchQueue:
             Overloaded: it does not fit beside what waits. Nothing was changed.
         """
         policy = self._policy
-        entry.bytes = sum(array.nbytes for array in entry.inputs)
+        for array in entry.inputs:
+            entry.bytes += array.nbytes
         if self.rows + entry.rows > policy.max_rows or self.bytes + entry.bytes > policy.max_bytes:
             raise Overloaded(
                 f"Exceeds maximum queue size: {self.rows} of {policy.max_rows} rows and {self.bytes} of "
                 f"{policy.max_bytes} bytes wait, {entry.rows} rows and {entry.bytes} bytes came. Retry later or on "
                 "another replica."
             )
-        level = policy.level_of(entry.priority)
-        level_policy = policy.of_level(level)
+        level = entry.priority if 0 < entry.priority <= policy.levels else policy.default_level
+        level_policy = self._level_policies[level - 1]
         if 0 < level_policy.max_requests <= self._waiting[level - 1]:
             raise Overloaded(
                 f"Exceeds maximum queue size: {level_policy.max_requests} requests of priority {level} wait. Retry "
                 "later or on another replica."
             )
         entry.priority = level
-        entry.expires = level_policy.expiry(entry.arrived, timeout)
+        if level_policy.timeout or level_policy.allow_override:
+            entry.expires = level_policy.expiry(entry.arrived, timeout)
         self.rows += entry.rows
         self.bytes += entry.bytes
         self._waiting[level - 1] += 1
@@ -126,7 +124,7 @@ class BatchQueue:
         for line in self._lines if size else ():
             while line and batch.rows < size:
                 entry = line[0]
-                if self._is_over(entry, now):
+                if (entry.done or entry.deadline <= now or entry.expires <= now) and self._is_over(entry, now):
                     line.popleft()
                     continue
                 if batch.slices and not _same_form(entry, batch.slices[0][0]):
@@ -143,8 +141,7 @@ class BatchQueue:
             for line in self._lines:
                 line.clear()  # only entries that were given up are left, if any
             return None
-        held_until = self._oldest_arrival() + self._max_delay
-        return -inf if self._size(-inf) else held_until
+        return -inf if self._size(-inf) else self._oldest_arrival() + self._max_delay
 
     def _size(self, now: float) -> int:
         """Rows that the next batch may have; 0 while the entries are held back for more to come."""
@@ -162,7 +159,7 @@ class BatchQueue:
         if entry.deadline <= now:
             fail(entry, DeadlineExceeded("The request's deadline passed while it waited in the queue."))
         elif entry.expires <= now and not entry.done:
-            if self._policy.of_level(entry.priority).delay_on_timeout:
+            if self._level_policies[entry.priority - 1].delay_on_timeout:
                 entry.expires = inf
                 self._lines[-1].append(entry)
                 return True

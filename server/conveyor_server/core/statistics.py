@@ -86,12 +86,16 @@ class ModelStatistics:
     execution_count: int = 0
     """Runs."""
     last_inference: int = 0
-    """When the last request ended, in milliseconds since the epoch."""
+    """When the last run ended, in milliseconds since the epoch."""
 
-    def ran(self, run: Run) -> None:
-        """Takes in one run. A failed one counts as nothing: its requests count as failed when they end."""
+    def ran(self, run: Run, now: int) -> None:
+        """Takes in one run, which ended now, in milliseconds since the epoch.
+
+        A failed one counts as nothing: its requests count as failed when they end.
+        """
         if run.failed:
             return
+        self.last_inference = now
         slices = run.batch.slices
         begun = [waited for (_, start, _), waited in zip(slices, run.waited, strict=True) if start == 0]
         self.inference_count += run.batch.rows
@@ -105,13 +109,3 @@ class ModelStatistics:
         ):
             of_requests.add(seconds * len(slices), len(begun))
             of_runs.add(seconds)
-
-    def answered(self, seconds: float, now: int) -> None:
-        """A request got its outputs after so many seconds; `now` is in milliseconds since the epoch."""
-        self.success.add(seconds)
-        self.last_inference = now
-
-    def failed(self, seconds: float, now: int) -> None:
-        """A request ended without outputs: an error, a passed deadline, a cancel."""
-        self.fail.add(seconds)
-        self.last_inference = now

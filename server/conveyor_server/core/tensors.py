@@ -1,4 +1,4 @@
-"""Protocol tensors to numpy arrays and back. Owns every check of a request against a model's signature.
+"""Protocol tensors to numpy arrays. Owns every check of a request against a model's signature.
 
 Raw contents become views of the received bytes; nothing is copied but what the protocol makes unavoidable (BYTES, typed
 contents). The first fault found is the one reported, in the order in which clients of the protocol expect it: names of
@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-from conveyor_server.core.byte_strings import decode_byte_strings, encode_byte_strings
+from conveyor_server.core.byte_strings import decode_byte_strings
 from conveyor_server.core.errors import InvalidRequest
 from conveyor_server.core.model import ModelSpec, TensorSpec
 from conveyor_server.generated import inference_pb2 as pb
@@ -72,20 +72,6 @@ def decode_inputs(request: pb.ModelInferRequest, spec: ModelSpec) -> tuple[tuple
         _decode(tensor, raw, wanted, spec) for (tensor, raw), wanted in zip(tensors, spec.inputs, strict=True)
     )
     return arrays, rows
-
-
-def encode_outputs(
-    outputs: Sequence[Array], wanted: Sequence[int], spec: ModelSpec, request_id: str
-) -> pb.ModelInferResponse:
-    """The response with the wanted ones of `outputs` (in the order of the model's outputs) as raw contents."""
-    response = pb.ModelInferResponse(model_name=spec.name, model_version=str(spec.version), id=request_id)
-    for index in wanted:
-        tensor, array = spec.outputs[index], outputs[index]
-        # An output that was turned into class names is of strings now, whatever it was in the model.
-        strings = array.dtype == np.object_
-        response.outputs.add(name=tensor.name, datatype="BYTES" if strings else tensor.datatype, shape=array.shape)
-        response.raw_output_contents.append(encode_byte_strings(array) if strings else array.tobytes())
-    return response
 
 
 _Input = tuple[pb.ModelInferRequest.InferInputTensor, bytes | None]

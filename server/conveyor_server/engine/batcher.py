@@ -138,7 +138,7 @@ class Batcher:
                 f"{needed * 1000:.1f} ms, and {max(0.0, deadline - now) * 1000:.1f} ms are left. Retry on another "
                 "replica."
             )
-        entry = Entry(inputs, rows, reply, deadline, arrived=now, priority=priority)
+        entry = Entry(inputs, rows, reply, deadline, now, priority)
         self._queue.push(entry, timeout)
         self._idle.clear()
         self._dispatch_soon()
@@ -163,11 +163,11 @@ class Batcher:
 
     def _dispatch_soon(self) -> None:
         # Not at once: everything that arrives in this turn of the loop shares the batch.
-        if isinstance(self._dispatch_at, asyncio.TimerHandle):
+        if self._dispatch_at is not None:
+            if not isinstance(self._dispatch_at, asyncio.TimerHandle):
+                return
             self._dispatch_at.cancel()
-            self._dispatch_at = None
-        if self._dispatch_at is None:
-            self._dispatch_at = self._loop.call_soon(self._dispatch)
+        self._dispatch_at = self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         self._dispatch_at = None

@@ -3,7 +3,7 @@
 import ctypes
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -195,21 +195,24 @@ class OnnxModel:
         elif self._options.run_size:
             sizes = [min(self._options.run_size, self.spec.max_batch_size)]
         try:
-            return tune_run_size(self._run_zeros, time.perf_counter, sizes)
+            return tune_run_size(self._run_zeros, self._clock, sizes)
         except Exception as error:  # onnxruntime raises a family of its own without a common base
             self.notice = f"It fails on made-up inputs, so its run size could not be measured: {error}"
             self._runs_on_zeros = False
             return RunSize(min(UNTUNED_ROWS, max(1, self.spec.max_batch_size)), UNTUNED_SECONDS)
 
+    @property
+    def _clock(self) -> Callable[[], float]:
+        """What times a run: where it stays in one thread, what that thread works, whatever else the machine does."""
+        return time.thread_time if self.provider == CPU and self.threads == 1 else time.perf_counter
+
     def _try_threads(self, file: ModelFile, threads: int) -> None:
         """Opens the model again with more threads, and goes back unless they pay."""
         alone, single = self._session, self._tuned
-        self._session = self._open(file, threads)
+        self._session, self.threads = self._open(file, threads), threads
         self._tuned = self._tune()
         if self._tuned.rows_per_second < single.rows_per_second * MORE_THREADS_PAY:
-            self._session, self._tuned = alone, single
-        else:
-            self.threads = threads
+            self._session, self._tuned, self.threads = alone, single, 1
 
     def _run_zeros(self, rows: int) -> None:
         self.run([_zeros(tensor, rows, self.spec.batched) for tensor in self.spec.inputs])

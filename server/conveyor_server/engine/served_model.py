@@ -1,12 +1,15 @@
 """A loaded model with all that serving it takes, and how one is made from its folder."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from conveyor_server.core.errors import ModelRejected, ProviderUnavailable
 from conveyor_server.core.model import ModelSpec
+from conveyor_server.core.responses import ResponseEncoder
 from conveyor_server.core.statistics import ModelStatistics
 from conveyor_server.engine.batcher import Batcher, Observer, RunReport
 from conveyor_server.engine.effective_config import effective_config
@@ -27,13 +30,14 @@ class ServedModel:
 
     model: OnnxModel
     batcher: Batcher
+    encoder: ResponseEncoder
     config: pb.ModelConfig
     """How it is served, with nothing left open."""
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Class names by output."""
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
 
-    @property
+    @cached_property
     def spec(self) -> ModelSpec:
         """Its signature."""
         return self.model.spec
@@ -95,7 +99,9 @@ class ModelLoader:
         observer = _Both(statistics, self._observe(model.spec.name))
         batcher = Batcher(model, queue_policy(config, self._defaults.queue), observer, runners=count)
         labels = output_labels(model.spec, read_labels(config, folder))
-        return ServedModel(model, batcher, effective_config(config, model, count), labels, statistics)
+        return ServedModel(
+            model, batcher, ResponseEncoder(model.spec), effective_config(config, model, count), labels, statistics
+        )
 
 
 @dataclass(frozen=True)
@@ -106,5 +112,5 @@ class _Both:
     observer: Observer
 
     def ran(self, report: RunReport) -> None:
-        self.statistics.ran(report)
+        self.statistics.ran(report, time.time_ns() // 1_000_000)
         self.observer.ran(report)

@@ -3,9 +3,9 @@
 One large run is often slower per row than several that fit the caches, so larger is not simply better.
 """
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 RUN_SIZES = (1, 4, 16, 32, 64, 128, 256)
 SECONDS_PER_SIZE = 0.03
@@ -19,7 +19,7 @@ class RunSize:
 
     rows: int
     seconds: float
-    """Median duration of one full run."""
+    """Shortest duration of one full run."""
 
     @property
     def rows_per_second(self) -> float:
@@ -41,7 +41,7 @@ def tune_run_size(
     best: RunSize | None = None
     for rows in sizes:
         run(rows)  # the first run of a size allocates
-        seconds = _median_seconds(run, rows, clock)
+        seconds = _shortest(run, rows, clock)
         candidate = RunSize(rows, max(seconds, 1e-9))
         if best is None or candidate.rows_per_second > best.rows_per_second * WORTH_WHILE:
             best = candidate
@@ -51,11 +51,12 @@ def tune_run_size(
     return best
 
 
-def _median_seconds(run: Callable[[int], None], rows: int, clock: Callable[[], float]) -> float:
-    samples: list[float] = []
+def _shortest(run: Callable[[int], None], rows: int, clock: Callable[[], float]) -> float:
+    """Seconds of the run that was disturbed least: whatever else the machine does only ever makes runs longer."""
+    shortest = inf
     end = clock() + SECONDS_PER_SIZE
-    while not samples or clock() < end:
+    while shortest == inf or clock() < end:
         start = clock()
         run(rows)
-        samples.append(clock() - start)
-    return statistics.median(samples)
+        shortest = min(shortest, clock() - start)
+    return shortest

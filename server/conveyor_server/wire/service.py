@@ -4,30 +4,26 @@
 other RPCs are rare, and coroutines; those with more to them have modules of their own.
 """
 
-import asyncio
 import logging
-import time
-import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator
 
 from grpc_health.v1 import health_pb2
 
 from conveyor_server import __version__
-from conveyor_server.core.errors import Cancelled, DeadlineExceeded, RequestError, ServerFailed
-from conveyor_server.core.model import ModelSpec, TensorSpec
-from conveyor_server.core.tensors import Array, decode_inputs, decode_outputs, encode_outputs
+from conveyor_server.core.errors import RequestError, ServerFailed
+from conveyor_server.core.model import TensorSpec
+from conveyor_server.core.request_templates import RequestTemplates
+from conveyor_server.core.tensors import Array, decode_inputs
 from conveyor_server.engine.repository import Repository
 from conveyor_server.engine.served_model import ServedModel
 from conveyor_server.generated import inference_pb2 as pb
 from conveyor_server.wire.call import Call, Context
 from conveyor_server.wire.health import Health
+from conveyor_server.wire.inference import Inference, RequestObserver, Wish, read_wish
 from conveyor_server.wire.model_control import ModelControl
-from conveyor_server.wire.parameters import Scheduling, read_classification, read_scheduling, with_classes
 from conveyor_server.wire.reflection import REFLECTION_SERVICES, Reflection
 from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, TwoWayStream, Unary, parse
 from conveyor_server.wire.statistics import statistics_of
-from conveyor_server.wire.status import STATUS_OF, Status
 from conveyor_server.wire.streaming import stream_inferences
 
 log = logging.getLogger(__name__)
@@ -45,88 +41,6 @@ EXTENSIONS = (
     "statistics",
 )
 """Extensions of the protocol that are served, by the names that clients look for."""
-
-_DEFAULT_SCHEDULING = Scheduling()
-
-
-class RequestObserver(Protocol):
-    """Who wants to know how requests end."""
-
-    def finished(self, request: "Inference", status: Status, seconds: float) -> None:
-        """An inference request ended."""
-
-
-class Inference:
-    """The reply slot of one inference, and what observers may know of it."""
-
-    __slots__ = ("_classes", "_observer", "_served", "_started", "_wanted", "asked", "call", "error", "rows", "trace")
-
-    def __init__(self, call: Call, observer: RequestObserver) -> None:
-        self.call = call
-        self.asked = ""
-        """The model that the client named, there or not."""
-        self.rows = 0
-        self.error: RequestError | None = None
-        """Why there is no answer."""
-        self.trace: object = None
-        """What a tracer keeps with the request."""
-        self._observer = observer
-        self._started = time.perf_counter()
-        self._served: ServedModel | None = None
-        self._wanted: Sequence[int] = ()
-        self._classes: Mapping[int, int] = {}
-
-    @property
-    def spec(self) -> ModelSpec | None:
-        """The model that answers; None before it is found."""
-        return self._served.spec if self._served else None
-
-    def expect(self, served: ServedModel) -> None:
-        """Says which model will answer."""
-        self._served = served
-
-    def want(self, outputs: Sequence[int], classes: Mapping[int, int]) -> None:
-        """Says which of its outputs the client wants, and of which of them only so many classes."""
-        self._wanted = outputs
-        self._classes = classes
-
-    def answer(self, outputs: Sequence[Array]) -> None:
-        """Sends the outputs that the client wants."""
-        assert self._served is not None, "An answer came before the question. This is a bug."
-        spec = self._served.spec
-        if self._classes:
-            try:
-                outputs = with_classes(outputs, self._classes, spec, self._served.labels)
-            except RequestError as error:
-                self.fail(error)
-                return
-        self.call.answer(encode_outputs(outputs, self._wanted, spec, self.call.request_id).SerializeToString())
-        self._finished(Status.OK)
-
-    def fail(self, error: RequestError) -> None:
-        """Sends the error; one of ours goes to the log, with the request's id."""
-        if isinstance(error, ServerFailed):
-            # Failures of ours are found in the log by this id; clients may not have sent one.
-            reference = self.call.request_id or uuid.uuid4().hex
-            log.error("Request %s failed: %s", reference, error, extra={"request_id": reference})
-            error = ServerFailed(f"[request id: {reference}] {error}")
-        self.error = error
-        self.call.fail(error)
-        self._finished(STATUS_OF[type(error)])
-
-    def given_up(self) -> None:
-        """The client has gone: it cancelled, or its deadline passed."""
-        expired = asyncio.get_running_loop().time() >= self.call.deadline
-        self._finished(STATUS_OF[DeadlineExceeded if expired else Cancelled])
-
-    def _finished(self, status: Status) -> None:
-        seconds = time.perf_counter() - self._started
-        if self._served is not None:
-            statistics = self._served.statistics
-            count = statistics.answered if status is Status.OK else statistics.failed
-            count(seconds, time.time_ns() // 1_000_000)
-        self._observer.finished(self, status, seconds)
-
 
 class InferenceService:
     """The handlers of all RPCs over one repository.
@@ -150,6 +64,7 @@ class InferenceService:
     ) -> None:
         self._repository = repository
         self._observer = observer
+        self._templates: RequestTemplates[Wish] = RequestTemplates()
         self._name = name
         self._health = health = Health(repository, SERVICE)
         control = ModelControl(repository, allowed=allow_admin, explicit=explicit)
@@ -197,28 +112,35 @@ class InferenceService:
         """Decodes and queues one inference; `call` is answered or failed when its rows have run."""
         reply = Inference(call, self._observer)
         try:
-            request = parse(pb.ModelInferRequest, data)
-            call.request_id, reply.asked = request.id, request.model_name
-            served = self._repository.get(request.model_name, request.model_version)
-            spec = served.spec
-            reply.expect(served)
-            scheduling = read_scheduling(request) if request.parameters else _DEFAULT_SCHEDULING
-            outputs = decode_outputs(request, spec)
-            reply.want(outputs, read_classification(request, spec) if request.outputs else {})
-            inputs, reply.rows = decode_inputs(request, spec)
-            entry = served.batcher.submit(inputs, reply.rows, call.deadline, reply, *scheduling)
+            served, inputs = self._read(data, reply)
+            wish = reply.wish
+            reply.entry = served.batcher.submit(inputs, reply.rows, call.deadline, reply, wish.priority, wish.timeout)
         except RequestError as error:
             reply.fail(error)
         except Exception:
             log.exception("Decoding a request failed. This is a bug.")
             reply.fail(ServerFailed("The request could not be processed. The server's log has the details."))
         else:
+            call.when_cancelled(reply.give_up)
 
-            def give_up() -> None:
-                served.batcher.discard(entry)
-                reply.given_up()
-
-            call.when_cancelled(give_up)
+    def _read(self, data: bytes, reply: Inference) -> tuple[ServedModel, tuple[Array, ...]]:
+        """Who answers, and with what inputs; the rest of what the request says goes to its reply."""
+        template = self._templates.find(data)
+        if template is not None:
+            reply.wish = wish = template.wish
+            served = self._repository.get(wish.model, wish.version)
+            if served is wish.served:
+                reply.served, reply.rows = served, template.rows
+                return served, (template.tensor(data),)
+            self._templates.forget(template)
+        request = parse(pb.ModelInferRequest, data)
+        reply.call.request_id, reply.wish = request.id, Wish(request.model_name, request.model_version)
+        reply.served = served = self._repository.get(request.model_name, request.model_version)
+        reply.wish = wish = read_wish(request, served)
+        inputs, reply.rows = decode_inputs(request, served.spec)
+        if len(inputs) == 1:
+            self._templates.learn(data, request, inputs[0], reply.rows, wish)
+        return served, inputs
 
     def model_stream_infer(self, requests: AsyncIterator[bytes], context: Context) -> Messages:
         """Many inferences on one stream."""

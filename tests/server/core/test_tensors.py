@@ -7,7 +7,8 @@ from hypothesis.extra import numpy as hnp
 from conveyor_server.core.byte_strings import encode_byte_strings
 from conveyor_server.core.errors import InvalidRequest
 from conveyor_server.core.model import NUMPY_TYPES, ModelSpec, TensorSpec
-from conveyor_server.core.tensors import TYPED_FIELDS, decode_inputs, decode_outputs, encode_outputs
+from conveyor_server.core.responses import ResponseEncoder
+from conveyor_server.core.tensors import TYPED_FIELDS, decode_inputs, decode_outputs
 from conveyor_server.generated import inference_pb2 as pb
 
 IMAGES = ModelSpec(
@@ -178,7 +179,7 @@ def test_every_datatype_survives_the_way_in_and_out(case):
     raw = encode_byte_strings(array) if datatype == "BYTES" else array.tobytes()
     (decoded,), rows = decode_inputs(request(("x", datatype, array), raw=[raw]), spec)
     assert (decoded.dtype, decoded.shape, rows) == (array.dtype, array.shape, len(array))
-    response = encode_outputs([decoded], [0], spec, "id 7")
+    response = pb.ModelInferResponse.FromString(ResponseEncoder(spec).encode([decoded], [0], "id 7"))
     assert response.raw_output_contents[0] == raw
     assert (response.model_name, response.model_version, response.id) == ("m", "3", "id 7")
     assert list(response.outputs[0].shape) == list(array.shape)

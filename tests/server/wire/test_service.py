@@ -45,7 +45,8 @@ class Bench:
     async def infer(self, request, **call):
         self.call = FakeCall(**call)
         self.service.model_infer(request if isinstance(request, bytes) else request.SerializeToString(), self.call)
-        return await asyncio.wait_for(self.call.outcome, 30)
+        outcome = await asyncio.wait_for(self.call.outcome, 30)
+        return outcome if isinstance(outcome, RequestError) else pb.ModelInferResponse.FromString(outcome)
 
     async def ask(self, method, request, service=SERVICE):
         return await self.service.rpcs[service][method].call(request.SerializeToString())

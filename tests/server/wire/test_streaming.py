@@ -26,7 +26,7 @@ class Puppet:
             self.answer(call)
 
     def answer(self, call):
-        call.answer(pb.ModelInferResponse(id=call.request_id))
+        call.answer(pb.ModelInferResponse(id=call.request_id).SerializeToString())
 
 
 class Requests:

@@ -21,7 +21,8 @@ NO_METADATA: Metadata = MappingProxyType({})
 COMPRESS_FROM_BYTES = 1024
 """Smaller answers are sent as they are, also to clients that compress."""
 MOST_UNREAD = 64
-"""Messages of a stream that wait for its handler before the client is held up."""
+MOST_UNREAD_BYTES = 2**18
+"""Of a stream, that wait for its handler before the client is held up."""
 
 
 class Link(Protocol):
@@ -30,6 +31,8 @@ class Link(Protocol):
     loop: asyncio.AbstractEventLoop
     traffic: Traffic
     max_message_bytes: int
+    unread: int
+    """Bytes of messages that are not whole, or not read by their handlers, of all calls."""
 
     def respond(self, call: "H2Call", framed: bytes) -> None:
         """Sends a response that is one message, and ends the call."""
@@ -56,6 +59,7 @@ class H2Call:
         "deadline",
         "ended",
         "head",
+        "held",
         "initial_metadata",
         "link",
         "opened_at",
@@ -72,6 +76,8 @@ class H2Call:
         self.deadline = inf if head.timeout is None else now + head.timeout
         self.received = 0
         """Bytes so far, of the client's messages."""
+        self.held = 0
+        """Those of them that are not whole messages, or not read by the handler."""
         self.ended = False
         """Whether the client has sent all that it will."""
         self.answering = False
@@ -83,11 +89,6 @@ class H2Call:
     def metadata(self) -> Metadata:
         """The client's headers."""
         return self.head.metadata
-
-    @property
-    def held(self) -> int:
-        """Bytes of a message that is not whole yet."""
-        return self._reader.held if self._reader else 0
 
     def take(self, data: bytes) -> int:
         """Bytes came, or the end did. Returns how many more the client may send for them now.
@@ -103,12 +104,20 @@ class H2Call:
 
     def _read(self, data: bytes) -> list[bytes]:
         self.received += len(data)
-        if self._reader is None:
+        reader = self._reader
+        if reader is None:
             whole = whole_message(data, self.head.encoding, self.link.max_message_bytes)
             if whole is not None:
                 return [whole]
-            self._reader = MessageReader(self.head.encoding, self.link.max_message_bytes)
-        return self._reader.feed(data)
+            reader = self._reader = MessageReader(self.head.encoding, self.link.max_message_bytes)
+        before = reader.held
+        messages = reader.feed(data)
+        self._hold(reader.held - before)
+        return messages
+
+    def _hold(self, count: int) -> None:
+        self.held += count
+        self.link.unread += count
 
     def _framed(self, message: bytes) -> bytes:
         return frame(message, self.head.encoding) if len(message) >= COMPRESS_FROM_BYTES else frame(message)
@@ -198,7 +207,17 @@ class UnaryCall(H2Call):
 class StreamCall(H2Call):
     """A stream of responses, to one request or to many."""
 
-    __slots__ = ("_arrived", "_gone", "_rpc", "_task", "_two_way", "_unanswered", "_unread", "_withheld")
+    __slots__ = (
+        "_arrived",
+        "_gone",
+        "_rpc",
+        "_task",
+        "_two_way",
+        "_unanswered",
+        "_unread",
+        "_unread_bytes",
+        "_withheld",
+    )
 
     def __init__(self, link: Link, stream_id: int, head: CallHead, rpc: ServerStream | TwoWayStream) -> None:
         super().__init__(link, stream_id, head)
@@ -206,6 +225,7 @@ class StreamCall(H2Call):
         self._unread: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self._gone = False
+        self._unread_bytes = 0
         self._withheld = 0
         """Bytes that the client may send again when the handler has caught up."""
         self._two_way = isinstance(rpc, TwoWayStream)
@@ -216,17 +236,24 @@ class StreamCall(H2Call):
     def take(self, data: bytes) -> int:
         """Queues the messages for the handler, and holds the client up when it is behind."""
         messages = self._read(data) if data else ()
-        if self.ended and self.held:
+        if self.ended and self._reader is not None and self._reader.held:
             raise InvalidRequest("The call ended in the midst of a message.")
         self._unread.extend(messages)
+        size = sum(map(len, messages))
+        self._unread_bytes += size
+        self._hold(size)
         if self._two_way:
             self._unanswered += len(messages)
             self.link.traffic.begin(len(messages))
         self._arrived.set()
-        if len(self._unread) <= MOST_UNREAD:
+        if not self._is_behind(MOST_UNREAD, MOST_UNREAD_BYTES):
             return len(data)
         self._withheld += len(data)
         return 0
+
+    def _is_behind(self, messages: int, size: int) -> bool:
+        """Whether the handler has that many messages, or bytes of them, still to read."""
+        return len(self._unread) > messages or self._unread_bytes > size
 
     def leave(self) -> None:
         """The server stops: ends the stream with a code that clients retry elsewhere."""
@@ -289,7 +316,9 @@ class StreamCall(H2Call):
                 self._arrived.clear()
                 await self._arrived.wait()
             message = self._unread.popleft()
-            if self._withheld and len(self._unread) <= MOST_UNREAD // 2:
+            self._unread_bytes -= len(message)
+            self._hold(-len(message))
+            if self._withheld and not self._is_behind(MOST_UNREAD // 2, MOST_UNREAD_BYTES // 2):
                 self.link.let_in(self, self._withheld)
                 self._withheld = 0
             yield message
@@ -297,6 +326,12 @@ class StreamCall(H2Call):
 
 def open_call(link: Link, stream_id: int, head: CallHead, rpc: Rpc) -> H2Call:
     """The call of one kind of RPC."""
-    if isinstance(rpc, Immediate | Unary):
-        return UnaryCall(link, stream_id, head, rpc)
-    return StreamCall(link, stream_id, head, rpc)
+    return _KINDS[type(rpc)](link, stream_id, head, rpc)
+
+
+_KINDS: dict[type[Rpc], Callable[..., H2Call]] = {
+    Immediate: UnaryCall,
+    Unary: UnaryCall,
+    ServerStream: StreamCall,
+    TwoWayStream: StreamCall,
+}

@@ -88,8 +88,11 @@ class Connection(asyncio.BufferedProtocol):
             self._session.receive(memoryview(self._hub.buffer)[:nbytes])
         except SessionBroken as error:
             self.cut(f"it broke the protocol: {error}")
-        else:
+            return
+        if self._session.has_output:
             self._flush_soon()
+        else:
+            self._account()
 
     def pause_writing(self) -> None:
         """The socket takes no more for now."""

@@ -13,6 +13,7 @@ PREFIX_BYTES = _PREFIX.size
 _PLAIN, _COMPRESSED = 0, 1
 _WINDOW_BITS = {b"gzip": 31, b"deflate": 15}  # deflate means zlib's form here, as in HTTP
 _FASTEST = 1
+_MOST_PIECES, _SMALL_PIECE = 128, 1024
 
 
 def whole_message(data: bytes, encoding: bytes, limit: int) -> bytes | None:
@@ -39,17 +40,16 @@ class MessageReader:
         limit: bytes that one message may have, compressed or not.
     """
 
-    __slots__ = ("_buffer", "_encoding", "_limit")
+    __slots__ = ("_encoding", "_limit", "_needed", "_pieces", "held")
 
     def __init__(self, encoding: bytes, limit: int) -> None:
         self._encoding = encoding
         self._limit = limit
-        self._buffer = bytearray()
-
-    @property
-    def held(self) -> int:
+        self._pieces: list[bytes] = []
+        self._needed = PREFIX_BYTES
+        """As far as is known, of the message that comes next."""
+        self.held = 0
         """Bytes of a message that is not whole yet."""
-        return len(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
         """The messages that are whole now.
@@ -58,19 +58,30 @@ class MessageReader:
             MessageTooLarge: one is, or says that it will be.
             InvalidRequest: it is not what the headers said.
         """
-        buffer = self._buffer
-        buffer += data
+        self._pieces.append(data)
+        self.held += len(data)
+        if self.held >= self._needed:
+            return self._take_whole()
+        if len(self._pieces) > _MOST_PIECES + self.held // _SMALL_PIECE:
+            self._pieces = [b"".join(self._pieces)]  # many tiny ones take more memory than they bring
+        return []
+
+    def _take_whole(self) -> list[bytes]:
+        data = b"".join(self._pieces)
         messages = []
-        while len(buffer) >= PREFIX_BYTES:
-            flag, length = _PREFIX.unpack_from(buffer)
+        start = 0
+        while (rest := len(data) - start) >= PREFIX_BYTES:
+            flag, length = _PREFIX.unpack_from(data, start)
             _check_length(length, self._limit)
-            end = PREFIX_BYTES + length
-            if len(buffer) < end:
+            self._needed = PREFIX_BYTES + length
+            if rest < self._needed:
                 break
-            with memoryview(buffer) as view:
-                payload = bytes(view[PREFIX_BYTES:end])
-            del buffer[:end]
+            payload = data[start + PREFIX_BYTES : start + self._needed]
             messages.append(payload if flag == _PLAIN else _decode(flag, payload, self._encoding, self._limit))
+            start += self._needed
+            self._needed = PREFIX_BYTES
+        self.held = rest
+        self._pieces = [data[start:]] if rest else []
         return messages
 
 

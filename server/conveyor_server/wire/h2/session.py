@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import ngh2
 
 from conveyor_server.core.errors import Overloaded, PeerTooSlow, RequestError, UnknownMethod
-from conveyor_server.wire.h2.calls import H2Call, StreamCall, open_call
+from conveyor_server.wire.h2.calls import NO_METADATA, H2Call, StreamCall, open_call
 from conveyor_server.wire.h2.headers import (
     COMPRESSED_RESPONSE,
     OK,
@@ -74,6 +74,7 @@ class Session:
         calls: open ones, by stream.
         opened: how many there were so far.
         greeted: whether the client has begun with HTTP/2.
+        unread: bytes of messages that are not whole, or not read by their handlers, of all calls.
         over: whether nothing more can come or go.
     """
 
@@ -82,13 +83,11 @@ class Session:
         self.traffic = shared.traffic
         self.max_message_bytes = shared.limits.max_message_bytes
         self.calls: dict[int, H2Call] = {}
-        self.opened = 0
+        self.opened = self.unread = 0
         self.greeted = self.over = False
         self._shared = shared
         self._output_soon = output_soon
         self._heads = HeadReader()
-        self._partial: dict[int, H2Call] = {}
-        """Calls of which something waits that is not whole, or that their handler has not read."""
         self._dropped: dict[int, int] = {}
         """Calls that were refused before the client had ended them, and the bytes that came since."""
         self._room: dict[int, asyncio.Future[None]] = {}
@@ -134,19 +133,14 @@ class Session:
         return data
 
     @property
+    def has_output(self) -> bool:
+        """Whether there is something to send."""
+        return self._http2.want_write
+
+    @property
     def unsent(self) -> int:
         """Bytes of answers that the client is not ready to take, or that have not been asked for."""
         return self._http2.queued_body_size()
-
-    @property
-    def unread(self) -> int:
-        """Bytes of requests that are not whole, or that their handlers have not read."""
-        partial = self._partial
-        if not partial:
-            return 0
-        for stream_id in [stream_id for stream_id, call in partial.items() if not call.held]:
-            del partial[stream_id]
-        return sum(call.held for call in partial.values())
 
     # ---- the life of the connection
 
@@ -183,7 +177,6 @@ class Session:
         """The connection has gone: all calls are cancelled."""
         self.over = True
         calls, self.calls = list(self.calls.values()), {}
-        self._partial.clear()
         for call in calls:
             call.cancel()
         for room in self._room.values():
@@ -241,16 +234,10 @@ class Session:
             let_in = len(data)
         if let_in:
             self._http2.acknowledge_received_data(let_in, stream_id)
-        if not end:
-            self._note_partial(call, data)
-
-    def _note_partial(self, call: H2Call, data: bytes) -> None:
-        if not data:
+        elif not end:
             self._note_noise()
-        if call.held and call.stream_id in self.calls:
-            self._partial[call.stream_id] = call
-            if self.unread > self._shared.limits.held_bytes_per_connection:
-                self.refuse(call, Overloaded("Too many requests of this connection are under way and not complete."))
+        if self.unread > self._shared.limits.held_bytes_per_connection and call.held:
+            self.refuse(call, Overloaded("Too many requests of this connection are under way and not complete."))
 
     def _drop(self, stream_id: int, data: bytes, end: bool) -> None:
         """More of a call that has been refused."""
@@ -269,7 +256,7 @@ class Session:
         self._dropped.pop(stream_id, None)
         call = self.calls.pop(stream_id, None)
         if call is not None:
-            self._partial.pop(stream_id, None)
+            self.unread -= call.held
             call.cancel()
             if (room := self._room.pop(stream_id, None)) is not None:
                 room.cancel()
@@ -292,7 +279,7 @@ class Session:
         try:
             http2.send_response(stream_id, _headers_of(call, framed))
             http2.send_data(stream_id, framed)
-            http2.send_trailers(stream_id, _trailers_of(call))
+            http2.send_trailers(stream_id, OK if call.trailing_metadata is NO_METADATA else _trailers_of(call))
         except ngh2.StreamProtocolError:
             return  # the client gave it up in the same breath
         self._output_soon()
@@ -339,8 +326,10 @@ class Session:
 
     def _forget(self, call: H2Call) -> bool:
         """Whether the call was there to be ended."""
-        self._partial.pop(call.stream_id, None)
-        return self.calls.pop(call.stream_id, None) is not None
+        if self.calls.pop(call.stream_id, None) is None:
+            return False
+        self.unread -= call.held
+        return True
 
     def _send_refusal(
         self, stream_id: int, error: RequestError, ended: bool, metadata: tuple[Header, ...] = ()

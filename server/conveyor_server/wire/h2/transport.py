@@ -118,6 +118,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
         for listening in sockets:
             listening.close()
         raise StartError(
-            f"gRPC cannot listen on {host}:{port}: {error.strerror}. Choose another with --grpc-port or --host."
+            f"gRPC cannot listen on {host}:{port}: the port is taken or the address is not of this machine "
+            f"({error.strerror}). Choose another with --grpc-port or --host."
         ) from error
     return sockets
