@@ -15,8 +15,7 @@ import grpc.aio
 
 from conveyor_server.core.errors import Draining, RequestError, StartError
 from conveyor_server.wire.call import Metadata
-from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, TwoWayStream, Unary
-from conveyor_server.wire.service import InferenceService
+from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, Service, TwoWayStream, Unary
 from conveyor_server.wire.status import STATUS_OF
 from conveyor_server.wire.traffic import SILENCE_SECONDS, Traffic
 
@@ -97,7 +96,7 @@ class GrpcTransport:
     """
 
     def __init__(
-        self, service: InferenceService, host: str, port: int, max_message_bytes: int, max_waiting_calls: int = 1000
+        self, service: Service, host: str, port: int, max_message_bytes: int, max_waiting_calls: int = 1000
     ) -> None:
         self._service = service
         self._host = f"[{host}]" if ":" in host else host

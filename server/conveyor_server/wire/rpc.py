@@ -1,10 +1,10 @@
 """The kinds of RPC that a transport carries, and what becomes of a handler's errors. Knows no transport, no handler."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -77,6 +77,13 @@ class TwoWayStream:
 
 
 Rpc = Immediate | Unary | ServerStream | TwoWayStream
+
+
+class Service(Protocol):
+    """What a transport serves."""
+
+    rpcs: Mapping[str, Mapping[str, Rpc]]
+    """By the full name of the service, and that of the method."""
 
 
 def parse(kind: type[_M], data: bytes) -> _M:

@@ -5,7 +5,7 @@ other RPCs are rare, and coroutines; those with more to them have modules of the
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from grpc_health.v1 import health_pb2
 
@@ -69,7 +69,7 @@ class InferenceService:
         self._health = health = Health(repository, SERVICE)
         control = ModelControl(repository, allowed=allow_admin, explicit=explicit)
         reflection = Reflection([SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES])
-        self.rpcs: dict[str, dict[str, Rpc]] = {
+        self.rpcs: Mapping[str, Mapping[str, Rpc]] = {
             SERVICE: {
                 "ModelInfer": Immediate(self.model_infer),
                 "ModelStreamInfer": TwoWayStream("ModelStreamInfer", self.model_stream_infer),

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
-from conveyor_server.core.errors import DeadlineExceeded, Draining, InvalidRequest, RequestError
+from conveyor_server.core.errors import DeadlineExceeded, Draining, InvalidRequest, MessageTooLarge, RequestError
 from conveyor_server.wire.call import Metadata
 from conveyor_server.wire.h2.headers import CallHead
 from conveyor_server.wire.h2.messages import MessageReader, frame, whole_message
@@ -120,6 +120,8 @@ class H2Call:
         self.link.unread += count
 
     def _framed(self, message: bytes) -> bytes:
+        if len(message) > (limit := self.link.max_message_bytes):
+            raise MessageTooLarge(f"Sent message larger than max ({len(message)} vs. {limit})")
         return frame(message, self.head.encoding) if len(message) >= COMPRESS_FROM_BYTES else frame(message)
 
 
@@ -176,7 +178,10 @@ class UnaryCall(H2Call):
     def answer(self, response: bytes) -> None:
         """Sends the response."""
         if self._settle():
-            self.link.respond(self, self._framed(response))
+            try:
+                self.link.respond(self, self._framed(response))
+            except MessageTooLarge as error:
+                self.link.refuse(self, error)
 
     def fail(self, error: RequestError) -> None:
         """Sends the error's code and text."""

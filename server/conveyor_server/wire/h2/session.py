@@ -33,8 +33,6 @@ STREAM_WINDOW = 2**20
 CONNECTION_WINDOW = 2**24
 MOST_QUEUED = 2**18
 """Bytes of one stream of answers that wait to be sent before its handler waits too."""
-MOST_DROPPED = 2**16
-"""What a client may still send of a call that was refused, before it is told to stop."""
 MOST_NOISE = 10_000
 """Frames that bring nothing, which a client may send between two looks, on top of ten for each call."""
 _LEAVING = b"leaving "
@@ -88,8 +86,8 @@ class Session:
         self._shared = shared
         self._output_soon = output_soon
         self._heads = HeadReader()
-        self._dropped: dict[int, int] = {}
-        """Calls that were refused before the client had ended them, and the bytes that came since."""
+        self._half_open: set[int] = set()
+        """Streams of calls that we have ended and the client has not."""
         self._room: dict[int, asyncio.Future[None]] = {}
         """Streams whose handlers wait until their last message is on its way."""
         self._noise = self._noted = 0
@@ -130,7 +128,16 @@ class Session:
         self._handle(self._http2.events())
         if self._room:
             self._give_room()
+        if self._half_open and len(data) < most:
+            self._close_half_open()
         return data
+
+    def _close_half_open(self) -> None:
+        """Tells clients that have read the end of a call to send no more of it (RFC 9113, 8.1)."""
+        for stream_id in [s for s in self._half_open if not self._http2.queued_body_size(s)]:
+            self._half_open.remove(stream_id)
+            self._http2.reset_stream(stream_id, ngh2.ErrorCode.NO_ERROR)
+            self._output_soon()
 
     @property
     def has_output(self) -> bool:
@@ -244,16 +251,11 @@ class Session:
         if data:
             self._http2.acknowledge_received_data(len(data), stream_id)
         if end:
-            self._dropped.pop(stream_id, None)
-        elif stream_id in self._dropped:
-            self._dropped[stream_id] += len(data)
-            if self._dropped[stream_id] > MOST_DROPPED:
-                del self._dropped[stream_id]
-                self._http2.reset_stream(stream_id, ngh2.ErrorCode.NO_ERROR)
+            self._half_open.discard(stream_id)
 
     def _close(self, stream_id: int) -> None:
         """The stream has ended, as it should or by a reset."""
-        self._dropped.pop(stream_id, None)
+        self._half_open.discard(stream_id)
         call = self.calls.pop(stream_id, None)
         if call is not None:
             self.unread -= call.held
@@ -321,7 +323,7 @@ class Session:
         if self._forget(call):
             self._http2.send_trailers(call.stream_id, trailers)
             if not call.ended:
-                self._dropped[call.stream_id] = 0
+                self._half_open.add(call.stream_id)
             self._output_soon()
 
     def _forget(self, call: H2Call) -> bool:
@@ -340,7 +342,7 @@ class Session:
         except ngh2.StreamProtocolError:
             return  # the client gave it up in the same breath
         if not ended:
-            self._dropped[stream_id] = 0
+            self._half_open.add(stream_id)
         self._output_soon()
 
     def _answer_in_http(self, stream_id: int, error: NoGrpcRequest, ended: bool) -> None:
@@ -351,7 +353,7 @@ class Session:
         except ngh2.StreamProtocolError:
             return
         if not ended:
-            self._dropped[stream_id] = 0
+            self._half_open.add(stream_id)
         self._output_soon()
 
     def let_in(self, call: H2Call, count: int) -> None:

@@ -9,8 +9,7 @@ from conveyor_server.core.errors import Overloaded, StartError
 from conveyor_server.wire.h2.connection import Connection, Hub
 from conveyor_server.wire.h2.limits import Ledger, Limits
 from conveyor_server.wire.h2.session import Shared
-from conveyor_server.wire.rpc import Immediate, Rpc
-from conveyor_server.wire.service import InferenceService
+from conveyor_server.wire.rpc import Immediate, Rpc, Service
 from conveyor_server.wire.traffic import SILENCE_SECONDS, Traffic
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ class H2Transport:
         StartError: the address is taken or not ours.
     """
 
-    def __init__(self, service: InferenceService, host: str, port: int, limits: Limits) -> None:
+    def __init__(self, service: Service, host: str, port: int, limits: Limits) -> None:
         self._limits = limits
         self._traffic = Traffic()
         routes = {
