@@ -8,7 +8,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from conveyor_server.core.errors import InvalidRequest, UnknownMethod
+from conveyor_server.core.errors import InvalidRequest, MessageTooLarge, UnknownMethod
 from conveyor_server.wire.call import Metadata
 from conveyor_server.wire.status import Status
 
@@ -72,9 +72,14 @@ class CallHead:
 
 
 class HeadReader:
-    """Reads the headers of the calls of one connection, which are mostly those of the call before."""
+    """Reads the headers of the calls of one connection, which are mostly those of the call before.
 
-    def __init__(self) -> None:
+    Args:
+        limit: bytes that the headers of one call may have, as HTTP/2 counts them.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._last: CallHead | None = None
 
     def read(self, headers: Headers) -> CallHead:
@@ -84,9 +89,12 @@ class HeadReader:
             NoGrpcRequest: they are those of another protocol.
             InvalidRequest: the timeout is malformed.
             UnknownMethod: the messages are compressed in a way that is not known here.
+            MessageTooLarge: the headers are.
         """
         last = self._last
         if last is None or last.headers != headers:
+            if (size := _size_of(headers)) > self._limit:
+                raise MessageTooLarge(f"Received headers larger than max ({size} vs. {self._limit})")
             last = self._last = read_head(headers)
         return last
 
@@ -161,6 +169,11 @@ def _read_binary(value: bytes) -> bytes:
         return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
     except binascii.Error:
         return b""
+
+
+def _size_of(headers: Headers) -> int:
+    """Bytes of a header list as HTTP/2 counts them (RFC 9113, 6.5.2)."""
+    return sum(len(name) + len(value) + 32 for name, value in headers)
 
 
 def _shown(value: bytes) -> str:

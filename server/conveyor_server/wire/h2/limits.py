@@ -18,7 +18,7 @@ class Limits:
     max_streams: int = 1000
     """Calls that may be open on one connection; clients keep more to themselves."""
     header_bytes: int = 16 * 2**10
-    """Of the headers of one call, as HTTP/2 counts them. Four times as much ends the connection."""
+    """Of the headers of one call, as HTTP/2 counts them. 64 KiB end the connection."""
     held_bytes_per_connection: int = 128 * 2**20
     """Requests that are not whole yet, and answers that the client does not read."""
     held_bytes: int = 512 * 2**20

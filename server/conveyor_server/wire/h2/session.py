@@ -85,7 +85,7 @@ class Session:
         self.greeted = self.over = False
         self._shared = shared
         self._output_soon = output_soon
-        self._heads = HeadReader()
+        self._heads = HeadReader(shared.limits.header_bytes)
         self._half_open: set[int] = set()
         """Streams of calls that we have ended and the client has not."""
         self._room: dict[int, asyncio.Future[None]] = {}
@@ -282,17 +282,18 @@ class Session:
             http2.send_response(stream_id, _headers_of(call, framed))
             http2.send_data(stream_id, framed)
             http2.send_trailers(stream_id, OK if call.trailing_metadata is NO_METADATA else _trailers_of(call))
-        except ngh2.StreamProtocolError:
-            return  # the client gave it up in the same breath
+        except ngh2.NGH2Error:
+            return  # the client has given it up, or the connection is ending
         self._output_soon()
 
     async def send(self, call: H2Call, framed: bytes) -> None:
         """Sends one message of many; returns when there is room for another."""
         http2, stream_id = self._http2, call.stream_id
-        if not call.answering:
-            call.answering = True
-            http2.send_response(stream_id, _headers_of(call, framed))
-        http2.send_data(stream_id, framed)
+        try:
+            self._begin(call, framed)
+            http2.send_data(stream_id, framed)
+        except ngh2.NGH2Error as error:
+            raise asyncio.CancelledError from error  # the client has given it up, or the connection is ending
         self._output_soon()
         if http2.queued_body_size(stream_id) > MOST_QUEUED:
             room = self._room[stream_id] = self.loop.create_future()
@@ -306,9 +307,6 @@ class Session:
 
     def finish(self, call: H2Call) -> None:
         """Ends a call of many messages with the status OK."""
-        if not call.answering:
-            call.answering = True
-            self._http2.send_response(call.stream_id, _headers_of(call, b""))
         self._end(call, _trailers_of(call))
 
     def refuse(self, call: H2Call, error: RequestError) -> None:
@@ -319,12 +317,26 @@ class Session:
         elif self._forget(call):
             self._send_refusal(call.stream_id, error, call.ended, metadata_headers(call.trailing_metadata))
 
+    def _begin(self, call: H2Call, framed: bytes) -> None:
+        if not call.answering:
+            call.answering = True
+            self._http2.send_response(call.stream_id, _headers_of(call, framed))
+
     def _end(self, call: H2Call, trailers: Headers) -> None:
-        if self._forget(call):
+        if not self._forget(call):
+            return
+        try:
+            self._begin(call, b"")
             self._http2.send_trailers(call.stream_id, trailers)
-            if not call.ended:
-                self._half_open.add(call.stream_id)
-            self._output_soon()
+        except ngh2.NGH2Error:
+            return
+        self._note_end(call.stream_id, call.ended)
+
+    def _note_end(self, stream_id: int, ended: bool) -> None:
+        """The answer is complete; the request may not be."""
+        if not ended:
+            self._half_open.add(stream_id)
+        self._output_soon()
 
     def _forget(self, call: H2Call) -> bool:
         """Whether the call was there to be ended."""
@@ -339,22 +351,18 @@ class Session:
         headers = (*refusal_headers(STATUS_OF[type(error)], str(error)), *metadata)
         try:
             self._http2.send_response(stream_id, headers, end_stream=True)
-        except ngh2.StreamProtocolError:
-            return  # the client gave it up in the same breath
-        if not ended:
-            self._half_open.add(stream_id)
-        self._output_soon()
+        except ngh2.NGH2Error:
+            return
+        self._note_end(stream_id, ended)
 
     def _answer_in_http(self, stream_id: int, error: NoGrpcRequest, ended: bool) -> None:
         headers = ((b":status", b"%d" % error.status), (b"content-type", b"text/plain"))
         try:
             self._http2.send_response(stream_id, headers)
             self._http2.send_data(stream_id, f"{error}\n".encode(), end_stream=True)
-        except ngh2.StreamProtocolError:
+        except ngh2.NGH2Error:
             return
-        if not ended:
-            self._half_open.add(stream_id)
-        self._output_soon()
+        self._note_end(stream_id, ended)
 
     def let_in(self, call: H2Call, count: int) -> None:
         """Lets the client send so many more bytes."""

@@ -1,0 +1,396 @@
+"""A session is fed frames by hand, and what it sends is read frame by frame. No sockets."""
+
+import asyncio
+from struct import pack
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conveyor_server.core.errors import Overloaded
+from conveyor_server.wire.h2.limits import Limits
+from conveyor_server.wire.h2.session import Session, SessionBroken, Shared
+from conveyor_server.wire.traffic import Traffic
+from support import http2_frames as h2
+from support.echo_service import NAME, EchoService, message
+
+NOW, LATER, CHAT = (f"/{NAME}/{method}".encode() for method in ("Now", "Later", "Chat"))
+BIG_WINDOW = h2.frame(h2.WINDOW_UPDATE, payload=pack(">I", 2**30))
+
+
+class Bench:
+    """One session over the echo service."""
+
+    def __init__(self, **limits):
+        self.service = EchoService()
+        self.traffic = Traffic()
+        self.refuse = None
+        routes = {f"/{NAME}/{method}".encode(): rpc for method, rpc in self.service.rpcs[NAME].items()}
+        self.shared = Shared(routes, Limits(**limits), self.traffic, self.admit)
+        self.session = Session(self.shared, lambda: None)
+        self.sent = b""
+
+    def admit(self, rpc, timeout):
+        if self.refuse:
+            raise self.refuse
+
+    def feed(self, data, pieces=0):
+        size = pieces or len(data)
+        for start in range(0, len(data), size):
+            self.session.receive(memoryview(data)[start : start + size])
+
+    def take(self, most=2**20):
+        """The frames that are sent now."""
+        data = b""
+        while piece := self.session.output(most):
+            data += piece
+        return h2.frames_in(data)
+
+    def greet(self, acknowledge=True):
+        self.feed(h2.greeting() + (h2.frame(h2.SETTINGS, h2.ACK) if acknowledge else b""))
+        self.take()
+        return self
+
+    async def settle(self):
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def bench():
+    return Bench().greet()
+
+
+def kinds(frames, stream):
+    return [kind for kind, _, number, _ in frames if number == stream]
+
+
+async def test_a_call_is_answered_with_headers_data_and_trailers(bench):
+    bench.feed(h2.call(1, NOW, message(text="hello")))
+    frames = bench.take()
+    assert kinds(frames, 1) == [h2.HEADERS, h2.DATA, h2.HEADERS]
+    (data,) = [payload for kind, _, _, payload in frames if kind == h2.DATA]
+    assert b"hello" in data
+    assert frames[-1][1] & h2.END_STREAM
+    assert (bench.traffic.in_progress, bench.session.calls) == (0, {})
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 100])
+async def test_frames_may_come_in_any_pieces(bench, pieces):
+    bench.feed(h2.call(1, NOW, message(text="a" * 500)), pieces)
+    assert kinds(bench.take(), 1) == [h2.HEADERS, h2.DATA, h2.HEADERS]
+
+
+async def test_a_refusal_is_one_frame(bench):
+    bench.refuse = Overloaded("too much")
+    bench.feed(h2.call(1, NOW, message()))
+    frames = [frame for frame in bench.take() if frame[2] == 1]
+    assert [kind for kind, *_ in frames] == [h2.HEADERS]
+    assert frames[0][1] & h2.END_STREAM
+
+
+async def test_a_client_that_sends_on_after_a_refusal_is_told_to_stop(bench):
+    bench.refuse = Overloaded("too much")
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(NOW)))
+    frames = bench.take()
+    assert kinds(frames, 1) == [h2.HEADERS, h2.RST_STREAM]
+    assert [payload for kind, _, _, payload in frames if kind == h2.RST_STREAM] == [pack(">I", 0)]
+    bench.feed(h2.frame(h2.DATA, 0, 1, b"x" * 1000))  # was on its way
+    bench.refuse = None
+    bench.feed(h2.call(3, NOW, message()))
+    assert kinds(bench.take(), 3) == [h2.HEADERS, h2.DATA, h2.HEADERS]
+
+
+@pytest.mark.parametrize(
+    ("block", "status"),
+    [
+        (h2.header_block((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"x")), b"405"),
+        (
+            h2.header_block((b":method", b"POST"), (b":scheme", b"http"), (b":path", NOW), (b":authority", b"x")),
+            b"415",
+        ),
+    ],
+)
+async def test_what_is_no_grpc_is_answered_in_http(bench, block, status):
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 1, block))
+    (headers, data) = [frame for frame in bench.take() if frame[2] == 1]
+    assert status in headers[3]
+    assert b"gRPC" in data[3]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",  # no message at all
+        b"\0\0\0\0\5abc",  # not whole
+        b"\0\0\0\0\0" * 2,  # two
+        b"\1\0\0\0\1x",  # compressed by nothing
+    ],
+)
+async def test_a_body_that_is_not_one_message_is_the_clients_fault(bench, body):
+    headers = h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(NOW))
+    bench.feed(headers + h2.frame(h2.DATA, h2.END_STREAM, 1, body))
+    (answer,) = [payload for kind, _, number, payload in bench.take() if number == 1]
+    assert b"grpc-status\x013" in answer.replace(b"\x00", b"") or b"3" in answer
+    assert bench.traffic.in_progress == 0
+
+
+async def test_a_reset_gives_the_call_up(bench):
+    bench.feed(h2.call(1, NOW, message(wait=600)))
+    assert bench.traffic.in_progress == 1
+    bench.feed(h2.frame(h2.RST_STREAM, 0, 1, pack(">I", 8)))
+    assert (bench.service.cancelled, bench.traffic.in_progress, bench.session.calls) == (1, 0, {})
+
+
+async def test_a_call_that_is_reset_in_the_same_breath_is_not_answered(bench):
+    bench.feed(h2.call(1, NOW, message()) + h2.frame(h2.RST_STREAM, 0, 1, pack(">I", 8)))
+    assert kinds(bench.take(), 1) == []
+    assert bench.traffic.in_progress == 0
+
+
+async def test_a_lost_connection_gives_all_up(bench):
+    bench.feed(h2.call(1, NOW, message(wait=600)) + h2.call(3, LATER, message(wait=600)))
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 5, h2.call_headers(CHAT)))
+    await bench.settle()
+    bench.session.lose()
+    await bench.settle()
+    assert (bench.service.cancelled, bench.traffic.in_progress) == (2, 0)
+
+
+async def test_many_cancels_of_a_pooling_proxy_are_no_attack(bench):
+    for number in range(5000):
+        stream = 2 * number + 1
+        bench.feed(h2.call(stream, NOW, message(wait=600)) + h2.frame(h2.RST_STREAM, 0, stream, pack(">I", 8)))
+        if number % 100 == 0:
+            bench.take()
+    bench.feed(h2.call(10_001, NOW, message()))
+    assert kinds(bench.take(), 10_001) == [h2.HEADERS, h2.DATA, h2.HEADERS]
+    assert bench.traffic.in_progress == 0
+
+
+def flood(bench, piece, count, burst=1000):
+    """Sends the frames, reading what comes back, until the session is broken or over; the number of frames."""
+    for number in range(count // burst):
+        bench.feed(piece * burst)
+        bench.take()
+        if bench.session.over:
+            return number * burst
+    return count
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        h2.frame(h2.PING, payload=b"12345678"),
+        h2.settings(window=65535),
+        h2.frame(h2.DATA, 0, 1),
+        h2.frame(h2.WINDOW_UPDATE, payload=pack(">I", 1)),
+        h2.frame(h2.PRIORITY, 0, 3, pack(">IB", 0, 15)),
+    ],
+    ids=["ping", "settings", "empty data", "window update", "priority"],
+)
+async def test_floods_end_the_connection_and_nothing_else(bench, piece):
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(NOW)))
+    other = Bench().greet()
+    with pytest.raises(SessionBroken):
+        assert flood(bench, piece, 100_000) < 100_000
+        raise SessionBroken  # it was over before
+    other.feed(h2.call(1, NOW, message()))
+    assert kinds(other.take(), 1) == [h2.HEADERS, h2.DATA, h2.HEADERS]
+
+
+async def test_rapid_reset_ends_the_connection(bench):
+    def storm():
+        for burst in range(40):
+            data = b""
+            for number in range(1000):
+                stream = 2 * (burst * 1000 + number) + 1
+                data += h2.frame(h2.HEADERS, h2.END_HEADERS, stream, h2.call_headers(NOW))
+                data += h2.frame(h2.RST_STREAM, 0, stream, pack(">I", 8))
+            bench.feed(data)
+            bench.take()
+            if bench.session.over:
+                return
+
+    storm()
+    assert bench.session.over
+    assert bench.traffic.in_progress == 0
+
+
+async def test_priorities_are_ignored(bench):
+    bench.feed(h2.frame(h2.PRIORITY, 0, 1, pack(">IB", 0, 15)) * 100)
+    bench.feed(h2.call(1, NOW, message()))
+    assert kinds(bench.take(), 1) == [h2.HEADERS, h2.DATA, h2.HEADERS]
+
+
+async def test_a_flood_of_continuations_ends_the_connection(bench):
+    bench.feed(h2.frame(h2.HEADERS, 0, 1, h2.call_headers(NOW)))
+    with pytest.raises(SessionBroken):
+        for _ in range(100):
+            bench.feed(h2.frame(h2.CONTINUATION, 0, 1, h2.header_block((b"x", b"y"))))
+            bench.take()
+            if bench.session.over:
+                raise SessionBroken
+
+
+async def test_headers_over_the_limit_are_refused_and_the_connection_lives(bench):
+    more = [(b"x-%d" % number, b"y" * 4000) for number in range(5)]
+    blocks = h2.call_headers(NOW, *more)
+    bench.feed(
+        h2.frame(h2.HEADERS, h2.END_STREAM, 1, blocks[:16_000])
+        + h2.frame(h2.CONTINUATION, h2.END_HEADERS, 1, blocks[16_000:])
+    )
+    assert kinds(bench.take(), 1) == [h2.HEADERS]
+    bench.feed(h2.call(3, NOW, message()))
+    assert kinds(bench.take(), 3) == [h2.HEADERS, h2.DATA, h2.HEADERS]
+
+
+async def test_a_bomb_of_headers_ends_the_connection(bench):
+    """One field of 4,000 bytes in the table of HPACK, and a thousand references to it of a byte each."""
+    field = b"\x40" + h2._string(b"x") + h2._string(b"y" * 4000)
+    block = h2.call_headers(NOW) + field + b"\xbe" * 1000
+    with pytest.raises(SessionBroken, match="header"):
+        bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 1, block))
+
+
+async def test_streams_over_the_limit_are_refused_until_the_client_knows_it_and_an_error_then():
+    bench = Bench(max_streams=10).greet(acknowledge=False)
+    bench.feed(b"".join(h2.call(2 * number + 1, NOW, message(wait=600)) for number in range(10)))
+    assert len(bench.session.calls) == 10
+    bench.take()
+    bench.feed(h2.call(21, NOW, message()))
+    refused = pack(">I", 7)
+    assert [(kind, payload) for kind, _, stream, payload in bench.take() if stream == 21] == [(h2.RST_STREAM, refused)]
+    bench.feed(h2.frame(h2.SETTINGS, h2.ACK) + h2.call(23, NOW, message()))
+    assert [kind for kind, *_ in bench.take()] == [h2.GOAWAY]
+    assert bench.session.over
+    assert len(bench.session.calls) == 10
+
+
+async def test_unfinished_requests_are_bounded():
+    bench = Bench(held_bytes_per_connection=100_000, max_message_bytes=10**6).greet()
+    prefix = b"\0" + pack(">I", 900_000)
+    for number in range(50):
+        stream = 2 * number + 1
+        bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, stream, h2.call_headers(NOW)))
+        bench.feed(h2.frame(h2.DATA, 0, stream, prefix + b"x" * 10_000))
+        assert bench.session.unread <= 110_000
+        bench.take()
+    assert 5 < len(bench.session.calls) < 12
+    assert bench.session.unread == sum(call.held for call in bench.session.calls.values())
+
+
+async def test_a_request_that_comes_too_slowly_is_refused(bench):
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(NOW)) + h2.call(3, NOW, message(wait=600)))
+    bench.take()
+    bench.session.end_slow_requests(lambda seconds, received: received < 1)
+    assert kinds(bench.take(), 1) == [h2.HEADERS, h2.RST_STREAM]
+    assert list(bench.session.calls) == [3], "a whole request may take its time"
+
+
+async def test_what_a_client_does_not_read_stays_and_is_counted(bench):
+    bench.feed(h2.call(1, NOW, message(size=200_000)))
+    frames = bench.take()
+    sent = sum(len(payload) for kind, _, _, payload in frames if kind == h2.DATA)
+    assert sent <= 65_535
+    assert bench.session.unsent > 130_000
+    window = pack(">I", 2**20)
+    bench.feed(h2.frame(h2.WINDOW_UPDATE, payload=window) + h2.frame(h2.WINDOW_UPDATE, 0, 1, window))
+    rest = bench.take()
+    assert sent + sum(len(payload) for kind, _, _, payload in rest if kind == h2.DATA) > 200_000
+    assert rest[-1][0] == h2.HEADERS
+    assert bench.session.unsent == 0
+
+
+async def test_a_stream_of_a_client_that_does_not_read_waits(bench):
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(CHAT)))
+    one = message(size=50_000)
+    for _ in range(40):
+        bench.feed(h2.frame(h2.DATA, 0, 1, b"\0" + pack(">I", len(one)) + one))
+    for _ in range(20):
+        await bench.settle()
+        bench.take()
+    assert bench.session.unsent < 400_000, "of two million"
+    assert bench.traffic.in_progress > 25
+    window = pack(">I", 2**24)
+    bench.feed(h2.frame(h2.WINDOW_UPDATE, payload=window) + h2.frame(h2.WINDOW_UPDATE, 0, 1, window))
+    for _ in range(100):
+        await bench.settle()
+        bench.take()
+    assert (bench.traffic.in_progress, bench.session.unsent, bench.session.unread) == (0, 0, 0)
+
+
+async def test_a_stream_whose_handler_is_behind_holds_its_client_up(bench):
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(CHAT)))
+    one = message(wait=600, text="x" * 10_000)
+    let_in = 0
+    for _ in range(90):
+        bench.feed(h2.frame(h2.DATA, 0, 1, b"\0" + pack(">I", len(one)) + one))
+        let_in += sum(int.from_bytes(payload, "big") for kind, _, _, payload in bench.take() if kind == h2.WINDOW_UPDATE)
+    assert let_in < 600_000, "of the 900,000 that came, not what is more than a handler may have before it"
+    bench.session.lose()
+    await bench.settle()
+    assert bench.traffic.in_progress == 0
+
+
+async def test_leaving_takes_two_steps(bench):
+    bench.feed(h2.call(1, NOW, message(wait=0.05, text="late")))
+    bench.session.leave()
+    notice, ping = [frame for frame in bench.take() if frame[0] in (h2.GOAWAY, h2.PING)]
+    if notice[0] == h2.PING:
+        notice, ping = ping, notice
+    assert notice[3][:4] == pack(">I", 2**31 - 1)
+    bench.feed(h2.call(3, NOW, message()))  # was on its way
+    assert kinds(bench.take(), 3) == [h2.HEADERS, h2.DATA, h2.HEADERS]
+    bench.feed(h2.frame(h2.PING, h2.ACK, 0, ping[3]))
+    (last,) = [payload for kind, _, _, payload in bench.take() if kind == h2.GOAWAY]
+    assert last[:4] == pack(">I", 3)
+    assert not bench.session.over
+    async with asyncio.timeout(10):
+        while bench.traffic.in_progress:
+            await asyncio.sleep(0.01)
+    assert kinds(bench.take(), 1) == [h2.HEADERS, h2.DATA, h2.HEADERS]
+    assert bench.session.over
+
+
+CHUNKS = st.one_of(
+    st.binary(max_size=60),
+    st.builds(
+        h2.frame,
+        st.integers(0, 12),
+        st.sampled_from([0, 1, 4, 5, 8, 32, 255]),
+        st.integers(0, 8),
+        st.one_of(st.binary(max_size=40), st.just(h2.call_headers(NOW)), st.just(h2.call_headers(CHAT))),
+    ),
+    st.builds(
+        lambda number, path, text: h2.call(2 * number + 1, path, message(text=text)),
+        st.integers(0, 5),
+        st.sampled_from([NOW, LATER, CHAT, b"/nope"]),
+        st.text(max_size=5),
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(CHUNKS, max_size=25), st.booleans())
+def test_whatever_comes_ends_in_an_answer_or_in_the_end_of_the_session(chunks, greets):
+    async def run():
+        bench = Bench()
+        try:
+            if greets:
+                bench.feed(h2.greeting())
+            for chunk in chunks:
+                if chunk:
+                    bench.feed(chunk)
+                bench.take()
+                await bench.settle()
+                if bench.session.over:
+                    break
+        except SessionBroken:
+            pass
+        bench.session.lose()
+        await bench.settle()
+        assert bench.traffic.in_progress == 0
+        assert bench.session.calls == {}
+
+    asyncio.run(run())
