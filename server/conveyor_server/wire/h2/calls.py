@@ -237,6 +237,8 @@ class StreamCall(H2Call):
         self._unanswered = 0
         """Requests that count as in progress. A stream of answers to one request, such as a watch, never does."""
         self._task = link.loop.create_task(self._run(self._responses()))
+        # Not in the task itself: one that is cancelled before its first turn never runs.
+        self._task.add_done_callback(lambda _: self._end_requests(self._unanswered))
 
     def take(self, data: bytes) -> int:
         """Queues the messages for the handler, and holds the client up when it is behind."""
@@ -285,8 +287,6 @@ class StreamCall(H2Call):
             if self._gone:
                 raise
             self.link.refuse(self, Draining("The server is shutting down."))
-        finally:
-            self._end_requests(self._unanswered)
 
     def _end_requests(self, count: int) -> None:
         self._unanswered -= count
