@@ -11,7 +11,7 @@ from conveyor_server.wire.service import InferenceService
 log = logging.getLogger(__name__)
 
 TESTED = "0.3.0"
-"""The version of the HTTP/2 library with which the conformance tests pass. It is young, and promises nothing of others."""
+"""The version of the HTTP/2 library with which the conformance tests pass. It is young, and may change with the next."""
 
 
 class GrpcServer(Protocol):
@@ -43,9 +43,7 @@ def open_transport(service: InferenceService, settings: Settings) -> GrpcServer:
             from conveyor_server.wire.h2.limits import Limits
             from conveyor_server.wire.h2.transport import H2Transport
 
-            limits = Limits(
-                max_message_bytes=settings.max_message_bytes, max_waiting_calls=settings.max_waiting_calls
-            )
+            limits = Limits(max_message_bytes=settings.max_message_bytes, max_waiting_calls=settings.max_waiting_calls)
             return H2Transport(service, settings.host, settings.grpc_port, limits)
         if settings.transport is Transport.H2:
             raise StartError(f"--transport h2: {reason}.")

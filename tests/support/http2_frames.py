@@ -25,7 +25,9 @@ def _string(value: bytes) -> bytes:
     if len(value) < 127:
         return bytes([len(value)]) + value
     rest = len(value) - 127
-    return bytes([127, rest & 0x7F | (0x80 if rest > 0x7F else 0)]) + (bytes([rest >> 7]) if rest > 0x7F else b"") + value
+    return (
+        bytes([127, rest & 0x7F | (0x80 if rest > 0x7F else 0)]) + (bytes([rest >> 7]) if rest > 0x7F else b"") + value
+    )
 
 
 def header_block(*headers: tuple[bytes, bytes]) -> bytes:

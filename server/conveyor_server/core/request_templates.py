@@ -43,7 +43,7 @@ class Template(Generic[_W]):
 
     def tensor(self, data: bytes) -> Array:
         """The contents of a request of this kind, a read-only array of `shape`."""
-        array: Array = np.frombuffer(data[len(self.head) :], self.dtype).reshape(self.shape)
+        array: Array = np.frombuffer(data, self.dtype, offset=len(self.head)).reshape(self.shape)
         return array
 
 

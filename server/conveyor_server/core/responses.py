@@ -63,4 +63,3 @@ class ResponseEncoder:
         response = pb.ModelInferResponse()
         response.outputs.add(name=self._spec.outputs[index].name, datatype=datatype, shape=shape)
         return response.SerializeToString() + _RAW + varint(size)
-

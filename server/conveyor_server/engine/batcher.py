@@ -19,6 +19,9 @@ from conveyor_server.core.throughput import Throughput
 
 log = logging.getLogger(__name__)
 
+FEW_ANSWERS = 16
+"""So many are sent in the same turn of the event loop in which their run was."""
+
 
 class Model(Protocol):
     """What the batcher runs. `OnnxModel` is the real one; tests bring a puppet."""
@@ -191,7 +194,11 @@ class Batcher:
         self._free_runners -= 1
         self._running_rows += batch.rows
         if self._threads is None:
-            self._finish(batch, now, self._run(batch))
+            outcome = self._run(batch)
+            if len(batch.slices) > FEW_ANSWERS:  # many answers take as long as a run: let the loop look up in between
+                self._loop.call_soon(self._finish, batch, now, outcome)
+            else:
+                self._finish(batch, now, outcome)
         else:
             future = self._threads.submit(self._run, batch)
             finish = partial(self._finish, batch, now)

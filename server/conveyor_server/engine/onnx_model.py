@@ -28,8 +28,9 @@ except ModuleNotFoundError as error:
         "onnxruntime is not installed. Install 'conveyor-server[cpu]' or, for CUDA, 'conveyor-server[gpu]'."
     ) from error
 
-IN_PLACE_SECONDS = 0.001
-"""Full runs shorter than this stay in the event loop's thread: waking another thread would cost as much again."""
+IN_PLACE_SECONDS = 0.0008
+"""Full runs shorter than this stay in the event loop's thread: waking another thread would cost as much again, and no
+turn of the loop takes longer than a millisecond with what belongs to the run."""
 MORE_THREADS_PAY = 1.2
 """How much faster a full run must be with all threads than with one, to take them from the other models."""
 UNTUNED_ROWS, UNTUNED_SECONDS = 16, 0.01

@@ -291,4 +291,3 @@ def _deadline(context: _Context) -> float:
     """On the event loop's clock, in seconds."""
     remaining = context.time_remaining()
     return inf if remaining is None else asyncio.get_running_loop().time() + remaining
-

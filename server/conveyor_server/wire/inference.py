@@ -122,12 +122,14 @@ class Inference:
 
     def give_up(self) -> None:
         """The client has gone, by a cancel or because its deadline passed: the request leaves the queue."""
-        assert self.served and self.entry, "What is given up was never queued. This is a bug."
+        assert self.served is not None, "What is given up was never queued. This is a bug."
+        assert self.entry is not None, "What is given up has ended. This is a bug."
         self.served.batcher.discard(self.entry)
         expired = asyncio.get_running_loop().time() >= self.call.deadline
         self._finished(STATUS_OF[DeadlineExceeded if expired else Cancelled])
 
     def _finished(self, status: Status) -> None:
+        self.entry = None  # it knows this reply: without the knot, both are gone with the call
         seconds = time.perf_counter() - self._started
         if self.served is not None:
             statistics = self.served.statistics

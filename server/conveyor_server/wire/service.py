@@ -42,6 +42,7 @@ EXTENSIONS = (
 )
 """Extensions of the protocol that are served, by the names that clients look for."""
 
+
 class InferenceService:
     """The handlers of all RPCs over one repository.
 

@@ -11,7 +11,9 @@ from conveyor_server.wire.call import Call, Metadata
 MAX_UNANSWERED = 256
 """Requests of one stream that may wait for their answers; the next is read when one of them has been answered."""
 
-_FINAL = pb.ModelInferResponse(parameters={"triton_final_response": {"bool_param": True}}).SerializeToString()
+_FINAL = pb.ModelInferResponse(
+    parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
+).SerializeToString()
 """Clients of models with many answers to one request look for the last one."""
 
 _Answers = AsyncGenerator[pb.ModelStreamInferResponse, None]

@@ -86,7 +86,9 @@ def test_contents_that_are_split_over_fields_of_the_same_bytes_make_no_false_tem
     message = pb.ModelInferRequest(model_name="digits")
     message.inputs.add(name="image", datatype="FP32", shape=images.shape)
     # An unknown field of bytes stands last, and ends with what a field of contents would be.
-    data = message.SerializeToString() + b"\x3a" + varint(8) + images.tobytes() + b"\xfa\x01" + varint(len(inner)) + inner
+    data = (
+        message.SerializeToString() + b"\x3a" + varint(8) + images.tobytes() + b"\xfa\x01" + varint(len(inner)) + inner
+    )
     parsed = pb.ModelInferRequest.FromString(data)
     assert parsed.raw_input_contents[0] == images.tobytes()
     assert taught(data).find(data) is None
@@ -117,7 +119,9 @@ def test_a_template_never_says_anything_but_what_parsing_says(cases):
     templates = RequestTemplates()
     for version, name, outputs, values in cases:
         images = np.repeat(np.array(values, np.float32)[:, None], 2, axis=1)
-        data = request(images, model_version=version, id=name, outputs=[{"name": o} for o in outputs]).SerializeToString()
+        data = request(
+            images, model_version=version, id=name, outputs=[{"name": o} for o in outputs]
+        ).SerializeToString()
         message = pb.ModelInferRequest.FromString(data)
         (array,), count = decode_inputs(message, SPEC)
         truth = (version, name, tuple(outputs))

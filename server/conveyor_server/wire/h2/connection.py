@@ -31,6 +31,7 @@ class Hub:
 
     Attributes:
         relieve: makes room when the ledger is over its limit.
+        empty: set while there is no connection.
         buffer: what was read last; it is handled before anything else is read.
     """
 
@@ -38,6 +39,7 @@ class Hub:
     ledger: Ledger
     relieve: Callable[[], None]
     connections: "dict[Connection, None]" = field(default_factory=dict)
+    empty: asyncio.Event = field(default_factory=asyncio.Event)
     buffer: bytearray = field(default_factory=lambda: bytearray(READ_AT_ONCE))
 
 
@@ -68,6 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         """Greets the client."""
         self._transport = cast(asyncio.Transport, transport)
         self._hub.connections[self] = None
+        self._hub.empty.clear()
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and cast(ssl.SSLObject, tls).selected_alpn_protocol() != "h2":
             self.cut("it does not speak HTTP/2")
@@ -106,6 +109,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has gone, and with it whoever waited for an answer."""
         self._hub.connections.pop(self, None)
+        if not self._hub.connections:
+            self._hub.empty.set()
         self._lose()
 
     def leave(self) -> None:

@@ -40,14 +40,15 @@ class MessageReader:
         limit: bytes that one message may have, compressed or not.
     """
 
-    __slots__ = ("_encoding", "_limit", "_needed", "_pieces", "held")
+    __slots__ = ("_encoding", "_flag", "_length", "_limit", "_pieces", "_prefix", "held")
 
     def __init__(self, encoding: bytes, limit: int) -> None:
         self._encoding = encoding
         self._limit = limit
+        self._prefix = b""
+        self._flag = self._length = 0
+        """Of the message that is coming, once its prefix is there."""
         self._pieces: list[bytes] = []
-        self._needed = PREFIX_BYTES
-        """As far as is known, of the message that comes next."""
         self.held = 0
         """Bytes of a message that is not whole yet."""
 
@@ -58,31 +59,37 @@ class MessageReader:
             MessageTooLarge: one is, or says that it will be.
             InvalidRequest: it is not what the headers said.
         """
-        self._pieces.append(data)
-        self.held += len(data)
-        if self.held >= self._needed:
-            return self._take_whole()
+        messages: list[bytes] = []
+        start = 0
+        while start < len(data):
+            if len(self._prefix) < PREFIX_BYTES:
+                start += self._take_prefix(data, start)
+                if len(self._prefix) < PREFIX_BYTES:
+                    break
+            piece = data[start : start + PREFIX_BYTES + self._length - self.held]
+            start += len(piece)
+            self.held += len(piece)
+            self._pieces.append(piece)
+            if self.held == PREFIX_BYTES + self._length:
+                messages.append(self._finish())
         if len(self._pieces) > _MOST_PIECES + self.held // _SMALL_PIECE:
             self._pieces = [b"".join(self._pieces)]  # many tiny ones take more memory than they bring
-        return []
-
-    def _take_whole(self) -> list[bytes]:
-        data = b"".join(self._pieces)
-        messages = []
-        start = 0
-        while (rest := len(data) - start) >= PREFIX_BYTES:
-            flag, length = _PREFIX.unpack_from(data, start)
-            _check_length(length, self._limit)
-            self._needed = PREFIX_BYTES + length
-            if rest < self._needed:
-                break
-            payload = data[start + PREFIX_BYTES : start + self._needed]
-            messages.append(payload if flag == _PLAIN else _decode(flag, payload, self._encoding, self._limit))
-            start += self._needed
-            self._needed = PREFIX_BYTES
-        self.held = rest
-        self._pieces = [data[start:]] if rest else []
         return messages
+
+    def _take_prefix(self, data: bytes, start: int) -> int:
+        """Takes bytes of the prefix; returns how many."""
+        part = data[start : start + PREFIX_BYTES - len(self._prefix)]
+        self._prefix += part
+        self.held += len(part)
+        if len(self._prefix) == PREFIX_BYTES:
+            self._flag, self._length = _PREFIX.unpack(self._prefix)
+            _check_length(self._length, self._limit)
+        return len(part)
+
+    def _finish(self) -> bytes:
+        payload = b"".join(self._pieces)
+        self._prefix, self._pieces, self.held = b"", [], 0
+        return payload if self._flag == _PLAIN else _decode(self._flag, payload, self._encoding, self._limit)
 
 
 def _check_length(length: int, limit: int) -> None:

@@ -10,7 +10,7 @@ from conveyor_server.wire.h2.connection import Connection, Hub
 from conveyor_server.wire.h2.limits import Ledger, Limits
 from conveyor_server.wire.h2.session import Shared
 from conveyor_server.wire.rpc import Immediate, Rpc, Service
-from conveyor_server.wire.traffic import SILENCE_SECONDS, Traffic
+from conveyor_server.wire.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class H2Transport:
         }
         shared = Shared(routes, limits, self._traffic, self._admit)
         self._hub = Hub(shared, Ledger(limits.held_bytes), self._relieve)
+        self._hub.empty.set()
         self._sockets = _listen(host, port)
         self.port: int = self._sockets[0].getsockname()[1]
         self._servers: list[asyncio.Server] = []
@@ -68,14 +69,10 @@ class H2Transport:
         for connection in list(self._hub.connections):
             connection.end_streams()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._emptiness(), grace)
+            await asyncio.wait_for(self._hub.empty.wait(), grace)
         for connection in list(self._hub.connections):
             connection.cut("the server stops")
         await asyncio.sleep(0)
-
-    async def _emptiness(self) -> None:
-        while self._hub.connections:
-            await asyncio.sleep(SILENCE_SECONDS / 10)
 
     def _connect(self) -> Connection:
         connections = self._hub.connections

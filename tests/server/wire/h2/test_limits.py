@@ -74,7 +74,9 @@ def test_age_comes_with_grace():
     assert patience.judge(950, sight(calls=1)).action is Action.CUT
 
 
-@pytest.mark.parametrize(("seconds", "received", "slow"), [(19, 0, False), (20, 0, True), (20, 81_920, False), (1000, 81_920, True)])
+@pytest.mark.parametrize(
+    ("seconds", "received", "slow"), [(19, 0, False), (20, 0, True), (20, 81_920, False), (1000, 81_920, True)]
+)
 def test_a_request_must_come_at_a_fair_pace(seconds, received, slow):
     assert Patience(Limits(), 0.0).is_too_slow(seconds, received) is slow
 

@@ -1,0 +1,166 @@
+"""What goes out on an HTTP/2 session: responses, streams of them, refusals. Knows the calls, not what came of them.
+
+One write carries what many calls are answered with, so nothing is sent here: it is queued with the library.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import ngh2
+
+from conveyor_server.core.errors import RequestError
+from conveyor_server.wire.h2.calls import NO_METADATA, H2Call
+from conveyor_server.wire.h2.headers import (
+    COMPRESSED_RESPONSE,
+    OK,
+    RESPONSE,
+    Header,
+    Headers,
+    NoGrpcRequest,
+    metadata_headers,
+    refusal_headers,
+    status_headers,
+)
+from conveyor_server.wire.status import STATUS_OF
+
+MOST_QUEUED = 2**18
+"""Bytes of one stream of answers that wait to be sent before its handler waits too."""
+
+
+class Answers:
+    """Queues the answers to calls. A call that the client has given up in the meantime is passed over in silence.
+
+    Args:
+        http2: the connection's state in the library.
+        output_soon: is told that there is something to send.
+
+    Attributes:
+        half_open: streams that we have ended and the client has not.
+    """
+
+    def __init__(self, http2: ngh2.Connection, output_soon: Callable[[], None]) -> None:
+        self.half_open: set[int] = set()
+        self._http2 = http2
+        self._output_soon = output_soon
+        self._room: dict[int, asyncio.Future[None]] = {}
+        """Streams whose handlers wait until their last message is on its way."""
+
+    def respond(self, call: H2Call, framed: bytes) -> None:
+        """Sends a response that is one message."""
+        http2, stream_id = self._http2, call.stream_id
+        try:
+            http2.send_response(stream_id, _headers_of(call, framed))
+            http2.send_data(stream_id, framed)
+            http2.send_trailers(stream_id, _trailers_of(call))
+        except ngh2.NGH2Error:
+            return
+        self._output_soon()
+
+    async def send(self, call: H2Call, framed: bytes) -> None:
+        """Sends one message of many; returns when there is room for another.
+
+        Raises:
+            CancelledError: there is nobody to send it to.
+        """
+        http2, stream_id = self._http2, call.stream_id
+        try:
+            self._begin(call, framed)
+            http2.send_data(stream_id, framed)
+        except ngh2.NGH2Error as error:
+            raise asyncio.CancelledError from error
+        self._output_soon()
+        if http2.queued_body_size(stream_id) > MOST_QUEUED:
+            room = self._room[stream_id] = asyncio.get_running_loop().create_future()
+            await room
+
+    def finish(self, call: H2Call) -> None:
+        """Ends a call of many messages with the status OK."""
+        self._end(call, _trailers_of(call))
+
+    def refuse(self, call: H2Call, error: RequestError) -> None:
+        """Ends a call with the error's status."""
+        metadata = metadata_headers(call.trailing_metadata)
+        if call.answering:
+            self._end(call, (*status_headers(STATUS_OF[type(error)], str(error)), *metadata))
+        else:
+            self.refuse_stream(call.stream_id, error, call.ended, metadata)
+
+    def refuse_stream(
+        self, stream_id: int, error: RequestError, ended: bool, metadata: tuple[Header, ...] = ()
+    ) -> None:
+        """Sends a status without a message: the form that balancers retry."""
+        headers = (*refusal_headers(STATUS_OF[type(error)], str(error)), *metadata)
+        try:
+            self._http2.send_response(stream_id, headers, end_stream=True)
+        except ngh2.NGH2Error:
+            return
+        self._note_end(stream_id, ended)
+
+    def answer_in_http(self, stream_id: int, error: NoGrpcRequest, ended: bool) -> None:
+        """Tells a client that does not speak gRPC, in words that it knows."""
+        headers = ((b":status", b"%d" % error.status), (b"content-type", b"text/plain"))
+        try:
+            self._http2.send_response(stream_id, headers)
+            self._http2.send_data(stream_id, f"{error}\n".encode(), end_stream=True)
+        except ngh2.NGH2Error:
+            return
+        self._note_end(stream_id, ended)
+
+    def sent(self, all_of_it: bool) -> None:
+        """What was queued has been asked for, all of it or as much as was wanted."""
+        if self._room:
+            for stream_id in [s for s in self._room if self._http2.queued_body_size(s) <= MOST_QUEUED]:
+                self._give_room(stream_id)
+        if self.half_open and all_of_it:
+            # Clients that have the end of a call need not send the rest of it (RFC 9113, 8.1).
+            for stream_id in [s for s in self.half_open if not self._http2.queued_body_size(s)]:
+                self.half_open.remove(stream_id)
+                self._http2.reset_stream(stream_id, ngh2.ErrorCode.NO_ERROR)
+                self._output_soon()
+
+    def closed(self, stream_id: int) -> None:
+        """A stream has ended on both sides, as it should or by a reset."""
+        self.half_open.discard(stream_id)
+        if stream_id in self._room:
+            self._room.pop(stream_id).cancel()
+
+    def lose(self) -> None:
+        """The connection has gone."""
+        for room in self._room.values():
+            room.cancel()
+
+    def _give_room(self, stream_id: int) -> None:
+        room = self._room.pop(stream_id)
+        if not room.done():
+            room.set_result(None)
+
+    def _begin(self, call: H2Call, framed: bytes) -> None:
+        if not call.answering:
+            call.answering = True
+            self._http2.send_response(call.stream_id, _headers_of(call, framed))
+
+    def _end(self, call: H2Call, trailers: Headers) -> None:
+        try:
+            self._begin(call, b"")
+            self._http2.send_trailers(call.stream_id, trailers)
+        except ngh2.NGH2Error:
+            return
+        self._note_end(call.stream_id, call.ended)
+
+    def _note_end(self, stream_id: int, ended: bool) -> None:
+        """The answer is complete; the request may not be."""
+        if not ended:
+            self.half_open.add(stream_id)
+        self._output_soon()
+
+
+def _headers_of(call: H2Call, framed: bytes) -> Headers:
+    compressed = framed[:1] == b"\x01"
+    headers = COMPRESSED_RESPONSE[call.head.encoding] if compressed else RESPONSE
+    if call.initial_metadata is NO_METADATA:
+        return headers
+    return (*headers, *metadata_headers(call.initial_metadata))
+
+
+def _trailers_of(call: H2Call) -> Headers:
+    return OK if call.trailing_metadata is NO_METADATA else (*OK, *metadata_headers(call.trailing_metadata))
