@@ -11,7 +11,7 @@ from conveyor_server.wire.service import InferenceService
 log = logging.getLogger(__name__)
 
 TESTED = "0.3.0"
-"""The version of the HTTP/2 library with which the conformance tests pass. It is young, and may change with the next."""
+"""The version of the HTTP/2 library with which the conformance tests pass. It is young, and may change."""
 
 
 class GrpcServer(Protocol):

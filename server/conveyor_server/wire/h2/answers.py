@@ -11,7 +11,6 @@ import ngh2
 from conveyor_server.core.errors import RequestError
 from conveyor_server.wire.h2.calls import NO_METADATA, H2Call
 from conveyor_server.wire.h2.headers import (
-    COMPRESSED_RESPONSE,
     OK,
     RESPONSE,
     Header,
@@ -49,7 +48,7 @@ class Answers:
         """Sends a response that is one message."""
         http2, stream_id = self._http2, call.stream_id
         try:
-            http2.send_response(stream_id, _headers_of(call, framed))
+            http2.send_response(stream_id, _headers_of(call))
             http2.send_data(stream_id, framed)
             http2.send_trailers(stream_id, _trailers_of(call))
         except ngh2.NGH2Error:
@@ -64,7 +63,7 @@ class Answers:
         """
         http2, stream_id = self._http2, call.stream_id
         try:
-            self._begin(call, framed)
+            self._begin(call)
             http2.send_data(stream_id, framed)
         except ngh2.NGH2Error as error:
             raise asyncio.CancelledError from error
@@ -134,14 +133,14 @@ class Answers:
         if not room.done():
             room.set_result(None)
 
-    def _begin(self, call: H2Call, framed: bytes) -> None:
+    def _begin(self, call: H2Call) -> None:
         if not call.answering:
             call.answering = True
-            self._http2.send_response(call.stream_id, _headers_of(call, framed))
+            self._http2.send_response(call.stream_id, _headers_of(call))
 
     def _end(self, call: H2Call, trailers: Headers) -> None:
         try:
-            self._begin(call, b"")
+            self._begin(call)
             self._http2.send_trailers(call.stream_id, trailers)
         except ngh2.NGH2Error:
             return
@@ -154,9 +153,8 @@ class Answers:
         self._output_soon()
 
 
-def _headers_of(call: H2Call, framed: bytes) -> Headers:
-    compressed = framed[:1] == b"\x01"
-    headers = COMPRESSED_RESPONSE[call.head.encoding] if compressed else RESPONSE
+def _headers_of(call: H2Call) -> Headers:
+    headers = RESPONSE[call.head.encoding]
     if call.initial_metadata is NO_METADATA:
         return headers
     return (*headers, *metadata_headers(call.initial_metadata))

@@ -22,12 +22,11 @@ _CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MOST_DIGITS = 8
 
-RESPONSE: Headers = _BEGIN
-"""What comes before the first message of an answer."""
-COMPRESSED_RESPONSE: Mapping[bytes, Headers] = {
-    encoding: (*_BEGIN, (b"grpc-encoding", encoding)) for encoding in ENCODINGS[1:]
+RESPONSE: Mapping[bytes, Headers] = {
+    b"identity": _BEGIN,
+    **{encoding: (*_BEGIN, (b"grpc-encoding", encoding)) for encoding in ENCODINGS[1:]},
 }
-"""The same where messages are compressed."""
+"""What comes before the first message of an answer, by the encoding that the call's messages may have."""
 OK: Headers = ((b"grpc-status", b"0"),)
 """What comes behind the last message."""
 
