@@ -17,7 +17,9 @@ from conveyor_server.wire.h2.session import Session, SessionBroken, Shared
 log = logging.getLogger(__name__)
 
 READ_AT_ONCE = 2**16
-"""So much is handled before the other connections have their turn."""
+"""Bytes that are handled before the other connections have their turn."""
+CALLS_AT_ONCE = 64
+"""The same for calls: where they are small, less is read."""
 WRITE_AT_ONCE = 2**18
 """More stays with the session, which knows what the client is ready to take."""
 TICK_SECONDS = 2.0
@@ -40,7 +42,7 @@ class Hub:
     relieve: Callable[[], None]
     connections: "dict[Connection, None]" = field(default_factory=dict)
     empty: asyncio.Event = field(default_factory=asyncio.Event)
-    buffer: bytearray = field(default_factory=lambda: bytearray(READ_AT_ONCE))
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_AT_ONCE)))
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -58,6 +60,8 @@ class Connection(asyncio.BufferedProtocol):
         self._patience = Patience(hub.shared.limits, self._loop.time(), random.uniform(0.9, 1.1))
         self._writable = self._leaving = False
         self._received = self._written = 0
+        self._appetite = READ_AT_ONCE
+        """Bytes to read next."""
         self._flushing: asyncio.Handle | None = None
         self._ticking: asyncio.TimerHandle | None = None
 
@@ -80,18 +84,21 @@ class Connection(asyncio.BufferedProtocol):
         self._flush_soon()
         self._ticking = self._loop.call_later(TICK_SECONDS, self._tick)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
-        return self._hub.buffer
+        return self._hub.buffer[: self._appetite]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
         self._received += nbytes
+        before = self._session.opened
         try:
-            self._session.receive(memoryview(self._hub.buffer)[:nbytes])
+            self._session.receive(self._hub.buffer[:nbytes])
         except SessionBroken as error:
             self.cut(f"it broke the protocol: {error}")
             return
+        calls = self._session.opened - before
+        self._appetite = READ_AT_ONCE if calls <= CALLS_AT_ONCE else nbytes * CALLS_AT_ONCE // calls
         if self._session.has_output:
             self._flush_soon()
         else:

@@ -1,0 +1,72 @@
+"""What every request costs, as far as it can be counted instead of timed."""
+
+import asyncio
+import gc
+import time
+
+import pytest
+
+from conveyor_server.wire.h2.connection import CALLS_AT_ONCE
+from support.h2_bench import ModelBehindSession
+
+MILLISECOND = 1e-3
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    made = ModelBehindSession(tmp_path)
+    await made.open()
+    yield made
+    made.repository.close()
+
+
+async def test_requests_leave_nothing_for_the_garbage_collector(bench):
+    message = bench.request(1)
+    await bench.burst(message, 100)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await bench.burst(message, 100)
+        assert gc.collect() < 10
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(("rows", "count"), [(1, 64), (1, 500), (32, 32), (1000, 2)])
+async def test_no_turn_of_the_loop_takes_a_millisecond(bench, monkeypatch, rows, count):
+    """Counted in the thread's own time, and the calmest of many attempts: a busy machine proves nothing."""
+    longest = []
+    run = asyncio.Handle._run
+
+    def watched(handle):
+        began = time.thread_time()
+        run(handle)
+        if not isinstance(getattr(handle._callback, "__self__", None), asyncio.Task):  # the test's own
+            longest[-1] = max(longest[-1], time.thread_time() - began)
+
+    monkeypatch.setattr(asyncio.Handle, "_run", watched)
+    message = bench.request(rows)
+    for _ in range(20):
+        longest.append(0.0)
+        await bench.burst(message, count)
+    assert 0 < min(longest) < MILLISECOND
+
+
+async def test_as_many_calls_as_are_read_at_once_are_handled_within_a_millisecond(bench, monkeypatch):
+    spent = []
+    receive = bench.session.receive
+
+    def watched(data):
+        began = time.thread_time()
+        receive(data)
+        spent.append(time.thread_time() - began)
+
+    monkeypatch.setattr(bench.session, "receive", watched)
+    message = bench.request(1)
+    worst = []
+    for _ in range(20):
+        spent.clear()
+        await bench.burst(message, CALLS_AT_ONCE)
+        worst.append(max(spent))
+    assert min(worst) < MILLISECOND
