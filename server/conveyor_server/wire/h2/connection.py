@@ -98,7 +98,7 @@ class Connection(asyncio.BufferedProtocol):
             self.cut(f"it broke the protocol: {error}")
             return
         calls = self._session.opened - before
-        self._appetite = READ_AT_ONCE if calls <= CALLS_AT_ONCE else nbytes * CALLS_AT_ONCE // calls
+        self._appetite = min(READ_AT_ONCE, nbytes * CALLS_AT_ONCE // calls) if calls else READ_AT_ONCE
         if self._session.has_output:
             self._flush_soon()
         else:
