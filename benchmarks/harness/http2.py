@@ -18,6 +18,7 @@ _FRAME = struct.Struct(">HBBBI")
 # "grpc-status" and the digits in HPACK's Huffman code, for servers that compress strings.
 _STATUS_NAMES = (b"grpc-status", bytes.fromhex("9acac8b21234da8f"))
 _DIGITS = {"00000": "0", "00001": "1", "00010": "2"} | {f"{25 + n - 3:06b}": str(n) for n in range(3, 10)}
+_TIMEOUT_BYTES = 9
 _MOST_UNSENT = 1 << 16
 """Bytes that may wait for the socket; requests on top of that are not sent, as in any client of gRPC."""
 
@@ -31,8 +32,17 @@ def literal(name: str, value: str) -> bytes:
     return b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
 
 
+def _left(seconds: float) -> bytes:
+    """A timeout in microseconds, always as long."""
+    return b"%08du" % max(0, int(seconds * 1e6))
+
+
 class Connection:
-    """One HTTP/2 connection with prepared requests."""
+    """One HTTP/2 connection with prepared requests.
+
+    Like gRPC's own clients, it tells the server how much of a request's time is left when the request leaves, not how
+    much it had when it was made.
+    """
 
     def __init__(self, host: str, port: int, method: str, message: bytes, timeout: float) -> None:
         self.socket = socket.create_connection((host, port))
@@ -43,12 +53,14 @@ class Connection:
         self.socket.setblocking(False)
         fields = [(":method", "POST"), (":scheme", "http"), (":path", method), (":authority", f"{host}:{port}")]
         fields += [("te", "trailers"), ("content-type", "application/grpc")]
-        fields += [("grpc-timeout", f"{int(timeout * 1e6)}u")]
+        fields += [("grpc-timeout", _left(timeout).decode())]
         block = b"".join(literal(name, value) for name, value in fields)
         body = b"\0" + len(message).to_bytes(4, "big") + message
         assert len(body) <= 16384, "one DATA frame must hold the request"
         self._request = bytearray(frame(HEADERS, END_HEADERS, 0, block) + frame(DATA, END_STREAM, 0, body))
         self._second_stream = 9 + len(block) + 5  # where the number of the stream stands in the second frame
+        self._timeout = timeout
+        self._timeout_place = slice(9 + len(block) - _TIMEOUT_BYTES, 9 + len(block))
         self._size = len(body)
         self.window = 65535
         self.streams = 2**31
@@ -72,9 +84,10 @@ class Connection:
             and not self.closed
         )
 
-    def send(self, due: float) -> None:
+    def send(self, due: float, now: float) -> None:
         self.stream += 2
         request, place = self._request, self._second_stream
+        request[self._timeout_place] = _left(due + self._timeout - now)
         request[5:9] = request[place : place + 4] = self.stream.to_bytes(4, "big")
         self.out += request
         self.window -= self._size

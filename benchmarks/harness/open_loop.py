@@ -133,7 +133,7 @@ class _Load:
             else:
                 return
             self._busy += 1
-            connections[self._turn].send(waiting.popleft())
+            connections[self._turn].send(waiting.popleft(), now)
 
     def _give_up(self, due: float, now: float) -> None:
         for connection in self._connections:
