@@ -98,6 +98,7 @@ class FakeCall:
     def __init__(self, deadline: float = inf) -> None:
         self.deadline = deadline
         self.request_id = ""
+        self.caller = ""
         self.method = "ModelInfer"
         self.metadata: dict[str, str] = {}
         self.outcome: asyncio.Future[Message | RequestError] = asyncio.get_running_loop().create_future()

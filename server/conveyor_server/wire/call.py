@@ -19,6 +19,10 @@ class Call(Protocol):
     """The client's name for the request, which the service sets when it has read it."""
 
     @property
+    def caller(self) -> str:
+        """The name of the token that it came with; empty where the server has none."""
+
+    @property
     def metadata(self) -> Mapping[str, str]:
         """The call's headers that are text, by name in lower case."""
 

@@ -1,4 +1,4 @@
-"""gRPC by grpcio's asyncio server. The only module of the server that imports grpc.
+"""gRPC by grpcio's asyncio server. With `grpc_security`, the only module of the server that imports grpc.
 
 Counts the requests in progress itself: grpcio's own graceful stop does not wait for all of them, and would wait for
 streams that have nothing to say.
@@ -15,6 +15,16 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from conveyor_server.core.errors import Draining, RequestError, StartError
+from conveyor_server.wire.access import Access
+from conveyor_server.wire.certificates import Certificates
+from conveyor_server.wire.connection_limits import ConnectionLimits
+from conveyor_server.wire.grpc_security import (
+    CODES,
+    Routes,
+    connection_options,
+    credentials,
+    keep_headers_out_of_the_log,
+)
 from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, TwoWayStream, Unary
 from conveyor_server.wire.service import InferenceService
 from conveyor_server.wire.status import STATUS_OF
@@ -22,7 +32,6 @@ from conveyor_server.wire.status import STATUS_OF
 log = logging.getLogger(__name__)
 
 _SILENCE_SECONDS = 0.1
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _Context = grpc.aio.ServicerContext[bytes, Message]
 _Outcome = Message | RequestError
 
@@ -32,8 +41,9 @@ class GrpcCall:
 
     method = "ModelInfer"
 
-    def __init__(self, context: _Context) -> None:
+    def __init__(self, context: _Context, access: Access | None = None) -> None:
         self._context = context
+        self._access = access
         self.deadline = _deadline(context)
         self.request_id = ""
         self.outcome: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
@@ -43,6 +53,11 @@ class GrpcCall:
     def metadata(self) -> Mapping[str, str]:
         """The call's headers that are text."""
         return {name: value for name, value in self._context.invocation_metadata() or () if isinstance(value, str)}
+
+    @property
+    def caller(self) -> str:
+        """The name of the token that it came with."""
+        return self._access.name_of(self.metadata.get("authorization")) if self._access else ""
 
     def answer(self, response: Message) -> None:
         """Sends the response."""
@@ -93,23 +108,35 @@ class GrpcTransport:
         service: the handlers.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
-        max_message_bytes: size limit of one request or response.
+        limits: what connections may take.
         max_waiting_calls: how many calls may wait for this process to look at them. More than that are reset by
             grpc's own threads: a call costs nearly as much to refuse here as to answer, so that a process that looks
             at each would, at three times its rate, answer none in time.
+        certificates: for TLS; None for none.
+        access: who may call what; None lets all in.
 
     Raises:
         StartError: the address is taken or not ours.
     """
 
     def __init__(
-        self, service: InferenceService, host: str, port: int, max_message_bytes: int, max_waiting_calls: int = 1000
+        self,
+        service: InferenceService,
+        host: str,
+        port: int,
+        limits: ConnectionLimits,
+        max_waiting_calls: int = 1000,
+        *,
+        certificates: Certificates | None = None,
+        access: Access | None = None,
     ) -> None:
         self._service = service
         self._host = f"[{host}]" if ":" in host else host
+        self._certificates = certificates
+        self._access = access
+        keep_headers_out_of_the_log()
         self._options = [
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", max_message_bytes),
+            *connection_options(limits),
             ("grpc.server.max_pending_requests", max_waiting_calls),
             ("grpc.server.max_pending_requests_hard_limit", 2 * max_waiting_calls),
             ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, and must be told so
@@ -169,17 +196,21 @@ class GrpcTransport:
 
     def _make_server(self, port: int) -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(options=self._options)
-        for name, rpcs in self._service.rpcs.items():
-            handlers = {method: self._handler(rpc) for method, rpc in rpcs.items()}
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        server.add_generic_rpc_handlers((self._routes(),))
         address = f"{self._host}:{port}"
         try:
-            return server, server.add_insecure_port(address)
+            if self._certificates is None:
+                return server, server.add_insecure_port(address)
+            return server, server.add_secure_port(address, credentials(self._certificates))
         except RuntimeError as error:
             raise StartError(
                 f"gRPC cannot listen on {address}: the port is taken or the address is not of this machine. Choose "
                 "another with --grpc-port or --host."
             ) from error
+
+    def _routes(self) -> Routes:
+        rpcs = {f"/{name}/{method}": rpc for name, rpcs in self._service.rpcs.items() for method, rpc in rpcs.items()}
+        return Routes({path: (self._handler(rpc), rpc.scope) for path, rpc in rpcs.items()}, self._access)
 
     def _handler(self, rpc: Rpc) -> "grpc.RpcMethodHandler[bytes, Message]":
         match rpc:
@@ -194,7 +225,7 @@ class GrpcTransport:
 
     def _immediate(self, rpc: Immediate) -> Callable[[bytes, _Context], Awaitable[Message]]:
         async def handle(data: bytes, context: _Context) -> Message:
-            call = GrpcCall(context)
+            call = GrpcCall(context, self._access)
             rpc.handler(data, call)
             try:
                 return await self._settle(context, call.outcome)
@@ -217,7 +248,7 @@ class GrpcTransport:
             result = await outcome
             if isinstance(result, RequestError):
                 # A status that comes without a message: balancers and clients retry no other form.
-                await context.abort(_CODES[STATUS_OF[type(result)]], str(result))
+                await context.abort(CODES[STATUS_OF[type(result)]], str(result))
         finally:
             self._traffic.end()
         return result
@@ -245,7 +276,8 @@ class GrpcTransport:
                 self._traffic.end()
 
             try:
-                await self._stream(context, _write(rpc.open(counted(), _deadline(context)), context, answered))
+                caller = GrpcCall(context, self._access).caller
+                await self._stream(context, _write(rpc.open(counted(), _deadline(context), caller), context, answered))
             finally:
                 self._traffic.end(unanswered)
 
@@ -282,7 +314,7 @@ def _cancelled_from_outside() -> bool:
 
 def _set_status(context: _Context, error: RequestError) -> None:
     """Ends a stream, whose messages have been sent, with the error's code."""
-    context.set_code(_CODES[STATUS_OF[type(error)]])
+    context.set_code(CODES[STATUS_OF[type(error)]])
     context.set_details(str(error))
 
 

@@ -31,7 +31,9 @@ class Reflection:
         self._services = sorted(services)
         self._pool = _pool()
 
-    async def info(self, requests: AsyncIterator[bytes], deadline: float) -> AsyncGenerator[_Response, None]:
+    async def info(
+        self, requests: AsyncIterator[bytes], deadline: float, caller: str
+    ) -> AsyncGenerator[_Response, None]:
         """Each question's answer. A name that is not known is an answer too."""
         async for data in requests:
             request = parse(reflection_pb2.ServerReflectionRequest, data)

@@ -14,13 +14,17 @@ class Status(IntEnum):
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 STATUS_OF: dict[type[errors.RequestError], Status] = {
     errors.InvalidRequest: Status.INVALID_ARGUMENT,
+    errors.MessageTooLarge: Status.RESOURCE_EXHAUSTED,  # what gRPC's own libraries answer to it
     errors.ModelNotFound: Status.NOT_FOUND,
+    errors.Unauthenticated: Status.UNAUTHENTICATED,
     errors.NotPermitted: Status.PERMISSION_DENIED,
     # Balancers send these to another replica.
     errors.ModelNotReady: Status.UNAVAILABLE,
