@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import cyclopts
@@ -14,6 +15,7 @@ from conveyor_server import __version__
 from conveyor_server.core.errors import StartError
 from conveyor_server.log_setup import set_up_logging
 from conveyor_server.settings import ENVIRONMENT_PREFIX, Settings
+from conveyor_server.wire.tokens import Scope, make_token
 
 HELP = """Serve the ONNX models of a repository over gRPC (Open Inference Protocol) with dynamic batching.
 
@@ -45,6 +47,34 @@ def serve(*, settings: Settings | None = None) -> int:
     settings = settings or Settings()
     set_up_logging(settings.log_level, settings.log_format)
     asyncio.run(_run(settings))
+    return 0
+
+
+@command_line.command(config=())  # no setting of the server is one of this command
+def token(
+    name: str,
+    *,
+    scope: Annotated[tuple[Scope, ...], Parameter(negative="")] = (Scope.INFER, Scope.READ),
+    append: Path | None = None,
+) -> int:
+    """Makes a token for the file of --tokens. The token itself is shown this once, on standard output.
+
+    Args:
+        name: Whose it is; the access log names the caller so.
+        scope: What it is for; may be repeated. `infer` asks for predictions, `read` asks what there is (signatures,
+            statistics, metrics), `admin` loads and unloads models.
+        append: Add the line to this file, instead of showing it.
+    """
+    made, line = make_token(name, scope)
+    if append:
+        try:
+            with append.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+        except OSError as error:
+            raise StartError(f"'{append}' cannot be written to: {error.strerror}.") from error
+    else:
+        sys.stderr.write(f"The line for the file of --tokens:\n{line}\nThe token, which nobody can show again:\n")
+    sys.stdout.write(f"{made}\n")
     return 0
 
 

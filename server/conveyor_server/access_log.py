@@ -9,6 +9,11 @@ log = logging.getLogger(__name__)
 
 _LONGEST = 100
 """Characters of a name that a client chose."""
+_LINE = (
+    "%(method)s model=%(model)s version=%(version)s rows=%(rows)d code=%(code)s ms=%(milliseconds).3f id=%(request_id)s"
+)
+_LINE_OF_A_CALLER = f"%(caller)s: {_LINE}"
+"""Where the server has tokens, whose it was; a token itself is never logged."""
 
 
 class AccessLog:
@@ -19,6 +24,7 @@ class AccessLog:
         spec = request.spec
         fields = {
             "method": request.call.method,
+            "caller": request.call.caller,
             "model": spec.name if spec else request.wish.model[:_LONGEST],
             "version": spec.version if spec else "",
             "rows": request.rows,
@@ -27,8 +33,7 @@ class AccessLog:
             "request_id": request.call.request_id[:_LONGEST],
         }
         log.info(
-            "%(method)s model=%(model)s version=%(version)s rows=%(rows)d code=%(code)s ms=%(milliseconds).3f "
-            "id=%(request_id)s",
+            _LINE_OF_A_CALLER if request.call.caller else _LINE,
             fields,
             extra=fields,
         )

@@ -19,13 +19,18 @@ from conveyor_server.engine.repository import Repository
 from conveyor_server.engine.runtime_options import RuntimeOptions
 from conveyor_server.engine.served_model import ModelLoader
 from conveyor_server.engine.serving import ServingDefaults
+from conveyor_server.exposure import allow_connections, exposure_warning
 from conveyor_server.http_server import HttpServer
 from conveyor_server.metrics import Metrics
 from conveyor_server.observers import RequestObservers, RunObservers, open_tracer
+from conveyor_server.security_metrics import SecurityMetrics
 from conveyor_server.settings import ModelControl, Settings
 from conveyor_server.transports import open_transport
+from conveyor_server.wire.access import Access
+from conveyor_server.wire.certificates import Certificates
 from conveyor_server.wire.inference import RequestObserver
 from conveyor_server.wire.service import InferenceService
+from conveyor_server.wire.tls_material import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +47,16 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._metrics = Metrics()
+        self._certificates = _certificates(settings)
+        self._access = Access(Path(settings.tokens)) if settings.tokens else None
+        self._metrics = Metrics(SecurityMetrics(self._certificates, self._access))
         self._remote: RemoteRepository | None = None
         if is_remote(settings.repository):
             self._remote = RemoteRepository(settings.repository, settings.repository_cache.expanduser())
         self._tracer = open_tracer(settings.trace_endpoint) if settings.trace_endpoint else None
         folder = self._remote.folder if self._remote else Path(settings.repository)
-        self._repository = Repository(folder, ModelLoader(_defaults(settings), self._observe_runs))
+        boundary = self._remote.boundary if self._remote else None
+        self._repository = Repository(folder, ModelLoader(_defaults(settings), self._observe_runs), boundary)
         if settings.model_control is ModelControl.NONE and not self._remote:
             self._repository.require_models()
         self._service = InferenceService(
@@ -58,12 +66,14 @@ class App:
             allow_admin=settings.allow_admin,
             explicit=settings.model_control is ModelControl.EXPLICIT,
         )
-        self._grpc = open_transport(self._service, settings)
+        self._grpc = open_transport(self._service, settings, self._certificates, self._access)
         self._http = HttpServer(
             settings.host,
             settings.http_port,
             metrics=lambda: self._metrics.exposition(self._repository.states, self._grpc.in_progress),
             ready=lambda: self._service.ready,
+            certificates=self._certificates,
+            access=self._access,
         )
         self._stop_signal: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
 
@@ -71,6 +81,7 @@ class App:
         """Serves until a signal says stop, and returns when everything accepted has been answered."""
         self._watch_signals()
         await self._start()
+        watching = [asyncio.create_task(files.watch()) for files in (self._certificates, self._access) if files]
         loading = asyncio.create_task(self._load())
         try:
             either: set[asyncio.Future[Any]] = {loading, self._stop_signal}
@@ -82,7 +93,8 @@ class App:
                 await self._lame_duck()
             await self._drain()
         finally:
-            loading.cancel()
+            for task in (loading, *watching):
+                task.cancel()
             await self._stop()
 
     def _watch_signals(self) -> None:
@@ -100,6 +112,9 @@ class App:
 
     async def _start(self) -> None:
         """Both ports answer from here on; nothing is ready yet."""
+        for warning in (exposure_warning(self._settings), allow_connections(self._settings.max_connections)):
+            if warning:
+                log.warning("%s", warning)
         await self._http.start()
         await self._grpc.start()
         log.info(
@@ -175,6 +190,13 @@ class App:
         if self._tracer:
             await asyncio.to_thread(self._tracer.close)
         log.info("Stopped.")
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if not settings.tls_certificate:
+        return None
+    authority = Path(settings.tls_client_authority) if settings.tls_client_authority else None
+    return Certificates(TlsFiles(Path(settings.tls_certificate), Path(settings.tls_key), authority))
 
 
 def _settle_memory() -> None:

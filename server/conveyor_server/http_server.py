@@ -1,30 +1,51 @@
 """The HTTP port: metrics for Prometheus, liveness and readiness for whoever probes over HTTP."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from conveyor_server.core.errors import StartError
+from conveyor_server.core.errors import NotPermitted, StartError, Unauthenticated
+from conveyor_server.wire.access import Access
+from conveyor_server.wire.certificates import Certificates
+from conveyor_server.wire.tokens import Scope
+
+_Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class HttpServer:
     """Serves `/metrics`, `/healthz` and `/readyz`.
+
+    The last two are open to all: probes carry neither a token nor a certificate of their own, and what they get to know
+    is a yes or a no.
 
     Args:
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         metrics: the page for Prometheus.
         ready: whether requests should come here.
+        certificates: for HTTPS; None for plain HTTP.
+        access: who may read metrics; None lets all.
     """
 
-    def __init__(self, host: str, port: int, metrics: Callable[[], bytes], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        metrics: Callable[[], bytes],
+        ready: Callable[[], bool],
+        *,
+        certificates: Certificates | None = None,
+        access: Access | None = None,
+    ) -> None:
         self._host = host
         self.port = port
         self._metrics = metrics
         self._ready = ready
+        self._certificates = certificates
+        self._access = access
         app = web.Application()
-        app.router.add_get("/metrics", self._get_metrics)
+        app.router.add_get("/metrics", self._guarded(Scope.READ, self._get_metrics))
         app.router.add_get("/healthz", self._get_health)
         app.router.add_get("/readyz", self._get_readiness)
         self._runner = web.AppRunner(app, access_log=None)
@@ -36,8 +57,9 @@ class HttpServer:
             StartError: the address is taken or not ours.
         """
         await self._runner.setup()
+        context = self._certificates.http_context if self._certificates else None
         try:
-            await web.TCPSite(self._runner, self._host, self.port).start()
+            await web.TCPSite(self._runner, self._host, self.port, ssl_context=context).start()
         except OSError as error:
             await self.stop()
             raise StartError(
@@ -49,6 +71,23 @@ class HttpServer:
     async def stop(self) -> None:
         """Stops listening and closes the connections."""
         await self._runner.cleanup()
+
+    def _guarded(self, scope: Scope, handler: _Handler) -> _Handler:
+        """The handler for those who may: with a certificate where clients need one, and a token where there are any."""
+
+        async def guarded(request: web.Request) -> web.Response:
+            if self._certificates and self._certificates.wants_clients and not request.get_extra_info("peercert"):
+                return web.Response(status=403, text="A client certificate is needed here.\n")
+            if self._access:
+                try:
+                    self._access.check(scope, request.headers.get("Authorization"))
+                except Unauthenticated as error:
+                    return web.Response(status=401, text=f"{error}\n", headers={"WWW-Authenticate": "Bearer"})
+                except NotPermitted as error:
+                    return web.Response(status=403, text=f"{error}\n")
+            return await handler(request)
+
+        return guarded
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})

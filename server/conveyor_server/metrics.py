@@ -40,11 +40,16 @@ _HISTOGRAMS = {
 
 
 class Metrics(Collector):
-    """All metrics of one server, in a registry of their own."""
+    """All metrics of one server, in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        others: more of them, that this module does not know.
+    """
+
+    def __init__(self, *others: Collector) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
+        for collector in (self, *others):
+            self._registry.register(collector)
         ProcessCollector(registry=self._registry)  # memory and CPU, where the system tells them
         self._models: dict[str, ModelMetrics] = {}
         self._states: Sequence[ModelState] = ()

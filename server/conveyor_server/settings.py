@@ -103,6 +103,65 @@ class Settings:
     http_port: Annotated[
         int, Parameter(validator=_port, help="Port of /metrics, /healthz and /readyz over HTTP; 0 takes a free one.")
     ] = 8000
+    tls_certificate: Annotated[
+        str,
+        Parameter(
+            help="PEM file with the server's certificate, and those between it and the root behind it. With it both "
+            "ports speak TLS only; a new file is taken for new connections, without a restart."
+        ),
+    ] = ""
+    tls_key: Annotated[str, Parameter(help="PEM file with the certificate's private key, not encrypted.")] = ""
+    tls_client_authority: Annotated[
+        str,
+        Parameter(
+            help="PEM file with certificate authorities: only clients with a certificate of theirs are let in (mutual "
+            "TLS). /healthz and /readyz are open without one."
+        ),
+    ] = ""
+    tokens: Annotated[
+        str,
+        Parameter(
+            help="File with the hashes of tokens, a line each, as `conveyor-server token NAME` makes them: only calls "
+            "with one of them are let in, but for health. Followed while the server runs."
+        ),
+    ] = ""
+    insecure: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="The network is trusted: do not warn of addresses that other machines reach without TLS.",
+        ),
+    ] = False
+    max_connections: Annotated[
+        int, Parameter(validator=_positive, help="Connections that clients of gRPC may hold; more are closed at once.")
+    ] = 4096
+    max_connection_age_seconds: Annotated[
+        float,
+        Parameter(
+            validator=_not_negative,
+            help="How long a connection takes new calls, give or take a tenth; then its client opens another one, and "
+            "finds new replicas. Open calls go on. 0 for ever.",
+        ),
+    ] = 600.0
+    max_connection_grace_seconds: Annotated[
+        float,
+        Parameter(
+            validator=_not_negative,
+            help="How long calls that are open by then may go on, streams most of all. 0 for as long as they like.",
+        ),
+    ] = 3600.0
+    max_connection_idle_seconds: Annotated[
+        float,
+        Parameter(
+            validator=_not_negative,
+            help="How long a connection without a call is kept, up to its age. 0 as long as that: what a client sends "
+            "in the very moment in which an idle connection is closed would be lost.",
+        ),
+    ] = 0.0
+    max_streams: Annotated[
+        int,
+        Parameter(validator=_positive, help="Calls that may be open on one connection of gRPC; more are refused."),
+    ] = 4096
     execution_provider: Annotated[
         ExecutionProvider,
         Parameter(help="What runs the models. `cuda` fails when it cannot be used; `auto` falls back to the CPU."),
@@ -136,7 +195,12 @@ class Settings:
         ),
     ] = 0
     max_message_bytes: Annotated[
-        int, Parameter(validator=_positive, help="Size limit of one request and of one response.")
+        int,
+        Parameter(
+            validator=_positive,
+            help="Size limit of one request and of one response. Requests that are larger than what any loaded model "
+            "takes at max_batch_size are refused below it.",
+        ),
     ] = 64 * 2**20
     max_waiting_calls: Annotated[
         int,
@@ -173,6 +237,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.model_control is not ModelControl.EXPLICIT and (self.load or self.allow_admin):
             raise StartError("--load and --allow-admin need --model-control explicit.")
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise StartError("--tls-certificate and --tls-key come together; one of them is missing.")
+        if self.tls_client_authority and not self.tls_certificate:
+            raise StartError("--tls-client-authority needs --tls-certificate and --tls-key.")
         if self.max_queue_rows < self.max_batch_size:
             raise StartError(
                 f"max_queue_rows ({self.max_queue_rows}) is smaller than max_batch_size ({self.max_batch_size}): the "

@@ -2,10 +2,14 @@
 
 import importlib.metadata
 import logging
+from math import inf
 from typing import Protocol
 
 from conveyor_server.core.errors import StartError
 from conveyor_server.settings import Settings, Transport
+from conveyor_server.wire.access import Access
+from conveyor_server.wire.certificates import Certificates
+from conveyor_server.wire.connection_limits import ConnectionLimits
 from conveyor_server.wire.service import InferenceService
 
 log = logging.getLogger(__name__)
@@ -30,28 +34,49 @@ class GrpcServer(Protocol):
         """Waits until all is answered and no more comes, at most `grace` seconds, then closes everything."""
 
 
-def open_transport(service: InferenceService, settings: Settings) -> GrpcServer:
+def open_transport(
+    service: InferenceService, settings: Settings, certificates: Certificates | None, access: Access | None
+) -> GrpcServer:
     """The transport, listening already.
 
     Raises:
         StartError: the address is taken, or what was asked for is not installed.
     """
-    reason = ""
+    limits = ConnectionLimits(
+        max_message_bytes=settings.max_message_bytes,
+        max_connections=settings.max_connections,
+        max_streams=settings.max_streams,
+        age_seconds=settings.max_connection_age_seconds or inf,
+        age_grace_seconds=settings.max_connection_grace_seconds or inf,
+        idle_seconds=settings.max_connection_idle_seconds or inf,
+    )
     if settings.transport is not Transport.GRPCIO:
         reason = _why_not_h2()
         if not reason:
             from conveyor_server.wire.h2.limits import Limits
             from conveyor_server.wire.h2.transport import H2Transport
 
-            limits = Limits(max_message_bytes=settings.max_message_bytes, max_waiting_calls=settings.max_waiting_calls)
-            return H2Transport(service, settings.host, settings.grpc_port, limits)
+            return H2Transport(
+                service,
+                settings.host,
+                settings.grpc_port,
+                Limits(**vars(limits), max_waiting_calls=settings.max_waiting_calls),
+                certificates=certificates,
+                access=access,
+            )
         if settings.transport is Transport.H2:
             raise StartError(f"--transport h2: {reason}.")
         log.warning("gRPC is carried by grpcio, which is slower: %s.", reason)
     from conveyor_server.wire.grpc_transport import GrpcTransport
 
     return GrpcTransport(
-        service, settings.host, settings.grpc_port, settings.max_message_bytes, settings.max_waiting_calls
+        service,
+        settings.host,
+        settings.grpc_port,
+        limits,
+        settings.max_waiting_calls,
+        certificates=certificates,
+        access=access,
     )
 
 

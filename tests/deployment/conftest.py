@@ -9,24 +9,29 @@ KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
 
 
 VARIANTS = {
-    "cpu with a claim": ("repository-copy", "repository-claim"),
-    "cpu with a bucket": ("repository-copy", "repository-bucket"),
-    "cpu with KEDA": ("autoscaling", "autoscaling-keda"),
+    "cpu with a claim": ("repository-copy #", "repository-claim #"),
+    "cpu with a bucket": ("repository-copy #", "repository-bucket #"),
+    "cpu with KEDA": ("autoscaling #", "autoscaling-keda #"),
+    "cpu without monitoring, with TLS": ("monitoring\n  # - ../../components/tls\n", "tls\n"),
+    "cpu with TLS and tokens": (
+        "monitoring\n  # - ../../components/tls\n  # - ../../components/tokens\n",
+        "monitoring\n  - ../../components/tls\n  - ../../components/tokens\n",
+    ),
 }
-"""The cpu overlay with one component in the place of another, as its comments offer."""
+"""The cpu overlay with one component in the place of another, or one more, as its comments offer."""
 
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
     """Every way to install that the files offer, by name: a folder for kustomize."""
     found = {name: KUBERNETES / "overlays" / name for name in ("cpu", "gpu")} | {"kserve": KUBERNETES / "kserve"}
-    for name, (component, instead) in VARIANTS.items():
+    for name, (offered, instead) in VARIANTS.items():
         copied = shutil.copytree(KUBERNETES, tmp_path_factory.mktemp("kubernetes") / "files")
         file = copied / "overlays" / "cpu" / "kustomization.yaml"
         text = file.read_text()
-        assert f"components/{component} #" in text
-        assert instead in text, "the comment should offer it"
-        file.write_text(text.replace(f"components/{component} #", f"components/{instead} #"))
+        assert f"components/{offered}" in text
+        assert instead.split()[0] in text, "a comment should offer it"
+        file.write_text(text.replace(f"components/{offered}", f"components/{instead}"))
         found[name] = file.parent
     return found
 

@@ -167,11 +167,11 @@ def test_services_monitors_and_policies_name_ports_that_exist(objects, container
         assert all(port["port"] == numbers[port["targetPort"]] for port in service["spec"]["ports"])
     for policy in objects["NetworkPolicy"]:
         assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]} <= named
-    [monitor] = objects["ServiceMonitor"]
-    wanted = monitor["spec"]["selector"]["matchLabels"].items()
-    [watched] = [service for service in objects["Service"] if wanted <= service["metadata"]["labels"].items()]
-    offered = {port["name"] for port in watched["spec"]["ports"]}
-    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= offered
+    for monitor in objects.get("ServiceMonitor", []):
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        [watched] = [service for service in objects["Service"] if wanted <= service["metadata"]["labels"].items()]
+        offered = {port["name"] for port in watched["spec"]["ports"]}
+        assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= offered
 
 
 def test_one_service_has_the_addresses_of_all_replicas(objects):

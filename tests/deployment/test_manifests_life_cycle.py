@@ -49,7 +49,8 @@ def test_balancers_see_the_leaving_replica_before_it_refuses(container):
 def test_liveness_is_not_the_health_of_the_models(container, serving_runtime):
     for each in (container, serving_runtime["spec"]["containers"][0]):
         assert each["livenessProbe"]["httpGet"]["path"] == "/healthz"
-        assert "grpc" in each["readinessProbe"]
+        readiness = each["readinessProbe"]
+        assert "grpc" in readiness or readiness["httpGet"]["path"] == "/readyz"
 
 
 def test_liveness_is_slower_to_give_up_than_readiness(container):

@@ -88,7 +88,8 @@ def test_the_image_exposes_the_servers_ports_and_probes_a_path_of_its():
     text = (DEPLOY / "server.Containerfile").read_text()
     ports = {field: Settings.__dataclass_fields__[field].default for field in ("grpc_port", "http_port")}
     assert f"EXPOSE {ports['grpc_port']} {ports['http_port']}" in text
-    path = re.search(r"HEALTHCHECK.*\n.*'(/\w+)'", text)[1]
+    module = re.search(r'HEALTHCHECK.*\n.*"-m", "conveyor_server\.(\w+)"', text)[1]
+    path = re.search(r"(/\w+)\"$", (ROOT / f"server/conveyor_server/{module}.py").read_text(), re.MULTILINE)[1]
     assert f'"{path}"' in (ROOT / "server/conveyor_server/http_server.py").read_text()
 
 

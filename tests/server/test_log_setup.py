@@ -90,3 +90,13 @@ async def test_the_access_log_says_who_asked_for_what_and_how_it_ended(caplog):
     assert line.milliseconds >= 0
     assert f"ModelInfer model={'m' * 100} version= rows=0 code=NOT_FOUND ms=" in line.getMessage()
     assert runs.finished_requests == [("", "NOT_FOUND")]
+
+
+async def test_the_access_log_names_the_token_where_there_are_tokens(caplog):
+    caplog.set_level("INFO")
+    call = FakeCall()
+    call.caller = "frontend"
+    Inference(call, AccessLog()).fail(ModelNotFound("no"))
+    (line,) = caplog.records
+    assert line.caller == "frontend"
+    assert line.getMessage().startswith("frontend: ModelInfer model= ")

@@ -90,6 +90,60 @@ def test_settings_that_contradict_each_other_are_refused(parse, capsys):
     assert "conveyor-server: max_queue_rows (50) is smaller than max_batch_size (100)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"tls_certificate": "c"}, "come together; one of them is missing"),
+        ({"tls_key": "k"}, "come together; one of them is missing"),
+        ({"tls_client_authority": "a"}, "--tls-client-authority needs --tls-certificate"),
+    ],
+)
+def test_tls_is_asked_for_whole(settings, text):
+    with pytest.raises(StartError, match=text):
+        Settings(**settings)
+
+
+@pytest.mark.parametrize("value", ["true", "1", "yes"])
+def test_a_flag_can_be_set_by_a_variable(parse, monkeypatch, value):
+    monkeypatch.setenv("CONVEYOR_INSECURE", value)
+    assert parse().insecure
+    assert parse("--insecure").insecure
+
+
+def test_a_token_is_made_by_a_command_of_its_own(parse, tmp_path, capsys, monkeypatch):
+    file = tmp_path / "tokens"
+    monkeypatch.setenv("CONVEYOR_NAME", "not-a-setting")
+    with pytest.raises(SystemExit) as stopped:
+        entry.main(["token", "frontend", "--scope", "read"])
+    shown = capsys.readouterr()
+    assert stopped.value.code == 0
+    assert re.fullmatch(r"conveyor_[\w-]{43}\n", shown.out), "nothing else, so that it can be piped"
+    assert re.search(r"^frontend read sha256:[0-9a-f]{64}$", shown.err, re.MULTILINE)
+    for name in ("frontend", "other"):
+        with pytest.raises(SystemExit):
+            entry.main(["token", name, "--append", str(file)])
+    assert [line.split()[:2] for line in file.read_text().splitlines()] == [
+        ["frontend", "infer,read"],
+        ["other", "infer,read"],
+    ]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["two words"], "conveyor-server: a name has up to 64 letters"),
+        (["x", "--append", "nowhere/tokens"], "'nowhere/tokens' cannot be written to: No such file or directory."),
+    ],
+)
+def test_a_token_that_cannot_be_made(capsys, arguments, text):
+    with pytest.raises(SystemExit) as stopped:
+        entry.main(["token", *arguments])
+    shown = capsys.readouterr()
+    assert (stopped.value.code, shown.out) == (1, "")
+    assert text in shown.err
+
+
 def test_every_setting_has_a_help_text_of_its_own():
     rows = list(describe_settings())
     assert len(rows) == len(dataclasses.fields(Settings))

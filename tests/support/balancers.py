@@ -101,6 +101,7 @@ class Envoy(Balancer):
         _endpoints(clusters["admin"])[:] = [{"endpoint": {"address": _address(admin_port)}}]
         _endpoints(clusters["conveyor"])[:] = [{"endpoint": {"address": _address(port)}} for port, _ in replicas]
         clusters["conveyor"]["health_checks"][0]["grpc_health_check"]["service_name"] = health_service
+        self.change(config)
         file = folder / "envoy.yaml"
         file.write_text(yaml.safe_dump(config))
         command = [envoy(), "--config-path", str(file), "--disable-hot-restart", "--concurrency", "2"]
@@ -110,6 +111,9 @@ class Envoy(Balancer):
             f"http://127.0.0.1:{stats_port}/stats/prometheus",
             folder / "envoy.log",
         )
+
+    def change(self, config: dict) -> None:
+        """What a test has different from the shipped file."""
 
     def healthy(self) -> int:
         return int(self.counter("cluster_membership_healthy"))
@@ -138,9 +142,13 @@ class HaProxy(Balancer):
         text, replaced = re.subn(r"server-template replica .*", servers, text)
         assert replaced == 2, "one list of replicas for predictions, one for streams"
         file = folder / "haproxy.cfg"
-        file.write_text(text)
+        file.write_text(self.change(text))
         command = ["haproxy", "-db", "-f", str(file)]
         super().__init__(command, grpc_port, f"http://127.0.0.1:{stats_port}/metrics", folder / "haproxy.log")
+
+    def change(self, text: str) -> str:
+        """The file as a test wants it."""
+        return text
 
     def healthy(self) -> int:
         up = re.findall(r'^haproxy_server_status{proxy="predictions",.*state="UP"} (\d)', self.metrics(), re.MULTILINE)

@@ -108,13 +108,24 @@ SCALED_OBJECT = resource(
     ),
 )
 
+KEY_OF_A_SECRET = fields("name", "key", name=STRING, key=STRING)
+ENDPOINT = fields(
+    port=STRING,
+    path=STRING,
+    interval=DURATION,
+    scrapeTimeout=DURATION,
+    scheme=one_of("http", "https"),
+    tlsConfig=fields(serverName=STRING, ca=fields("secret", secret=KEY_OF_A_SECRET)),
+    authorization=fields("credentials", type=STRING, credentials=KEY_OF_A_SECRET),
+)
+
 SERVICE_MONITOR = resource(
     "monitoring.coreos.com/v1",
     "ServiceMonitor",
     fields(
         *("selector", "endpoints"),
         selector=fields(matchLabels={"type": "object", "additionalProperties": STRING}),
-        endpoints=items(fields(port=STRING, path=STRING, interval=DURATION, scrapeTimeout=DURATION)),
+        endpoints=items(ENDPOINT),
     ),
 )
 

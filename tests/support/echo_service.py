@@ -11,6 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 from conveyor_server.core import errors
 from conveyor_server.core.errors import RequestError
 from conveyor_server.wire.rpc import Immediate, ServerStream, TwoWayStream, Unary
+from conveyor_server.wire.tokens import Scope
 
 NAME = "test.Echo"
 INITIAL, TRAILING = "x-grpc-test-echo-initial", "x-grpc-test-echo-trailing-bin"
@@ -38,10 +39,10 @@ class EchoService:
     def __init__(self):
         self.rpcs = {
             NAME: {
-                "Now": Immediate(self.now),
-                "Later": Unary(Struct, self.later),
-                "Count": ServerStream(Struct, self.count),
-                "Chat": TwoWayStream("Chat", self.chat),
+                "Now": Immediate(self.now, Scope.INFER),
+                "Later": Unary(Struct, self.later, None),
+                "Count": ServerStream(Struct, self.count, None),
+                "Chat": TwoWayStream("Chat", self.chat, None),
             }
         }
         self.cancelled = 0

@@ -22,6 +22,21 @@ from support.onnx_models import predict_classifier
 from support.processes import ServerProcess
 
 IMAGES = np.random.default_rng(0).random((5, 8, 8, 1), np.float32)
+RETRY_POLICY = {
+    "methodConfig": [
+        {
+            "name": [{"service": "inference.GRPCInferenceService"}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.01s",
+                "maxBackoff": "0.1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+"""As docs/round_robin.py has it. When a connection ends by its age, grpcio loses a request now and then."""
 LARGE = np.random.default_rng(1).random((128, 64, 64, 1), np.float32)
 """2 MiB: more than any buffer that a balancer has by default."""
 

@@ -45,7 +45,7 @@ class ModelBehindSession:
     async def open(self):
         await self.repository.load()
         routes = {f"/{SERVICE}/{method}".encode(): rpc for method, rpc in self.service.rpcs[SERVICE].items()}
-        shared = Shared(routes, Limits(), self.traffic, lambda rpc, timeout: None)
+        shared = Shared(routes, Limits(), self.traffic, None, lambda rpc, timeout: None)
         self.session = Session(shared, lambda: None)
         self.client = ngh2.Connection(ngh2.Role.CLIENT)
         self.client.initiate_connection({ngh2.Setting.INITIAL_WINDOW_SIZE: 2**24})

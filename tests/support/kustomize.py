@@ -1,6 +1,7 @@
 """Renders the part of kustomize that our manifests keep to, so that tests need no cluster tools.
 
-Resources, components, patches from files (strategic merge), images and namespace. Anything else is an error.
+Resources, components, patches from files (strategic merge, or JSON's `add` to what a target selects), images and
+namespace. Anything else is an error.
 """
 
 import copy
@@ -15,6 +16,8 @@ _KEYS = {"apiVersion", "kind", "resources", "components", "patches", "images", "
 _MERGE_KEYS = {"containers": "name", "initContainers": "name", "volumes": "name", "env": "name"}
 _MERGE_KEYS |= {"volumeMounts": "mountPath", "ports": "containerPort"}
 """Lists of a pod whose items are merged by a key. All others are replaced whole, as Kubernetes does with them."""
+_SERVICE_PORTS = "port"
+"""The key of a Service's ports, which have another one than those of a container."""
 _UNKNOWN = {"imagePullSecrets", "hostAliases", "ephemeralContainers", "topologySpreadConstraints"}
 """Lists that Kubernetes merges by a key and this renderer does not."""
 _WITHOUT_NAMESPACE = {"Namespace"}
@@ -50,6 +53,8 @@ def _merge_lists(name: str, base: list[Any], patch: list[Any]) -> list[Any]:
         raise NotImplementedError(f"patching the list {name}")
     if not (key := _MERGE_KEYS.get(name)):
         return copy.deepcopy(patch)
+    if name == "ports" and all(key not in item for item in base):
+        key = _SERVICE_PORTS
     theirs = {item[key]: item for item in base}
     merged = [merge(theirs.pop(item[key], {}), item) for item in patch]
     return merged + list(theirs.values())
@@ -67,10 +72,13 @@ def _build(folder: Path, inherited: list[Object]) -> list[Object]:
     for component in settings.get("components", []):
         objects = _build((folder / component).resolve(), objects)
     for entry in settings.get("patches", []):
-        if entry.keys() != {"path"}:
+        if entry.keys() not in ({"path"}, {"path", "target"}):
             raise NotImplementedError(f"{folder}/kustomization.yaml: patch {entry}")
         for patch in read(folder / entry["path"]):
-            objects = _apply(objects, patch)
+            if "target" in entry:
+                objects = [_add_to(thing, patch) if _selects(entry["target"], thing) else thing for thing in objects]
+            else:
+                objects = _apply(objects, patch)
     for thing in objects:
         _set_images(thing, settings.get("images", []))
         if (namespace := settings.get("namespace")) and thing["kind"] not in _WITHOUT_NAMESPACE:
@@ -83,6 +91,28 @@ def _apply(objects: list[Object], patch: Object) -> list[Object]:
     if [_identity(thing) for thing in objects].count(wanted) != 1:
         raise LookupError(f"the patch of {wanted} fits not exactly one object")
     return [merge(thing, patch) if _identity(thing) == wanted else thing for thing in objects]
+
+
+def _selects(target: Object, thing: Object) -> bool:
+    if target.keys() != {"kind", "name"}:
+        raise NotImplementedError(f"target {target}")
+    return (thing["kind"], thing["metadata"]["name"]) == (target["kind"], target["name"])
+
+
+def _add_to(thing: Object, operations: list[Object]) -> Object:
+    """The object with values added at the paths of a JSON patch."""
+    changed = copy.deepcopy(thing)
+    for operation in operations:
+        *parents, name = operation["path"].strip("/").split("/")
+        if operation["op"] != "add":
+            raise NotImplementedError(f"operation {operation}")
+        place: Any = changed
+        for part in parents:
+            place = place[int(part)] if isinstance(place, list) else place[part]
+        if not isinstance(place, dict):
+            raise NotImplementedError(f"adding to a list: {operation}")
+        place[name] = copy.deepcopy(operation["value"])
+    return changed
 
 
 def _identity(thing: Object) -> tuple[str, str, str]:

@@ -50,8 +50,8 @@ class ServerProcess:
 
     def __enter__(self) -> Self:
         try:
-            ports = self.wait_for(r"gRPC on \S+:(\d+), HTTP on \S+:(\d+)")
-            self.grpc_url, self.http_url = f"127.0.0.1:{ports[1]}", f"http://127.0.0.1:{ports[2]}"
+            listens = self.wait_for(r"gRPC on (\S+:\d+), HTTP on (\S+:\d+)")
+            self.grpc_url, self.http_url = listens[1], f"http://{listens[2]}"
             self.wait_for(self._ready)
         except BaseException:
             self._end()

@@ -97,6 +97,7 @@ class FakeCall:
     def __init__(self, deadline: float = inf) -> None:
         self.deadline = deadline
         self.request_id = ""
+        self.caller = ""
         self.method = "ModelInfer"
         self.metadata: dict[str, str] = {}
         self.initial_metadata: dict[str, str] = {}

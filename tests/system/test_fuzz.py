@@ -1,5 +1,6 @@
 """Whatever comes, a real server answers with the right code, stays well, and keeps its memory."""
 
+import errno
 import random
 import socket
 import time
@@ -228,8 +229,9 @@ def exchange(url, data):
             connection.shutdown(socket.SHUT_WR)
             while block := connection.recv(65536):
                 received += len(block)
-        except (ConnectionResetError, BrokenPipeError):
-            pass  # the server had enough
+        except OSError as error:
+            if error.errno not in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN):  # the server had enough
+                raise
     return received
 
 
@@ -239,7 +241,7 @@ def connect(url):
     for _ in range(100):
         try:
             return socket.create_connection((host, int(port)), timeout=30)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):
             time.sleep(0.05)
     raise AssertionError("the server is gone")
 

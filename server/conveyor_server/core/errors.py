@@ -30,7 +30,7 @@ class InvalidRequest(RequestError):
 
 
 class MessageTooLarge(RequestError):
-    """The message has more bytes than the server takes. A retry will not help."""
+    """The message has more bytes, or more parts, than the server takes. A retry will not help."""
 
 
 class UnknownMethod(RequestError):
@@ -69,8 +69,12 @@ class WaitExpired(RequestError):
     """The request waited longer than the model's queue policy allows. Retry elsewhere."""
 
 
+class Unauthenticated(RequestError):
+    """The server wants a token, and none came or an unknown one. The text never says which part of it was wrong."""
+
+
 class NotPermitted(RequestError):
-    """The server was not started with the permission for this; the text names the flag."""
+    """The caller may not do this: its token lacks the scope, or the server was not started with the flag for it."""
 
 
 class ModelControlOff(RequestError):

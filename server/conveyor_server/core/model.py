@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -24,6 +25,11 @@ NUMPY_TYPES: dict[str, np.dtype[np.generic]] = {
 }
 """The protocol's datatypes and how numpy holds them. BYTES elements are `str` objects; BF16 ones their
 16 bits, for numpy has no such type."""
+_TYPED_BYTES = {"UINT8": 2, "UINT16": 3, "UINT32": 5, "UINT64": 10, "INT8": 10, "INT16": 10, "INT32": 10, "INT64": 10}
+"""Of an element among typed contents, where that can be more than raw: protobuf's variable-length integers, in which
+whatever is below zero takes 10 bytes."""
+_ROOM_BYTES = 2**20
+"""For everything in a request that is not data: names, shapes, parameters."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,16 @@ class TensorSpec:
         """The numpy dtype of the tensor's elements."""
         return NUMPY_TYPES[self.datatype]
 
+    def max_bytes(self, rows: int) -> int | None:
+        """The most that its contents can take on the wire, with so many rows where it has a batch axis.
+
+        None where nothing limits it: strings, and axes of any size beside the batch.
+        """
+        sizes = (rows, *self.shape[1:]) if rows else self.shape
+        if self.datatype == "BYTES" or -1 in sizes:
+            return None
+        return prod(sizes) * _TYPED_BYTES.get(self.datatype, self.dtype.itemsize)
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -65,6 +81,12 @@ class ModelSpec:
     def batched(self) -> bool:
         """Whether the first axis of every input and output counts rows."""
         return self.max_batch_size > 0
+
+    @cached_property
+    def max_request_bytes(self) -> int | None:
+        """The most that a request for this model can have; None where nothing in the model limits it."""
+        sizes = [tensor.max_bytes(self.max_batch_size) for tensor in self.inputs]
+        return None if None in sizes else sum(filter(None, sizes)) + _ROOM_BYTES
 
     @cached_property
     def input_index(self) -> dict[str, int]:

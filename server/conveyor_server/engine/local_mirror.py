@@ -69,7 +69,7 @@ class LocalMirror:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self.models = root / "models"
         """The copy, laid out as a model repository."""
         self._versions = root / "versions"
@@ -84,7 +84,7 @@ class LocalMirror:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps other processes that share the folder out, and takes in what they have done meanwhile."""
-        with open(self._root / "lock", "w") as lock:
+        with open(self.root / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             shutil.rmtree(self._incoming)
             self._incoming.mkdir(mode=0o700)
@@ -162,7 +162,7 @@ class LocalMirror:
 
     def _read_manifest(self) -> dict[str, RemoteFile]:
         try:
-            entries = json.loads((self._root / _MANIFEST).read_text())
+            entries = json.loads((self.root / _MANIFEST).read_text())
             return {path: RemoteFile(path, int(size), str(identity)) for path, (size, identity) in entries.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             return {}  # none yet, or damaged: everything is compared and fetched anew
@@ -171,7 +171,7 @@ class LocalMirror:
         self.files = files
         draft = self._incoming / _MANIFEST
         draft.write_text(json.dumps({path: (file.size, file.identity) for path, file in sorted(files.items())}))
-        os.replace(draft, self._root / _MANIFEST)
+        os.replace(draft, self.root / _MANIFEST)
 
 
 def _remove(path: Path) -> None:

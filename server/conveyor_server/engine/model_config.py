@@ -10,6 +10,7 @@ from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
 
 from conveyor_server.core.errors import ModelRejected
+from conveyor_server.engine.repository_files import RepositoryFiles, is_file_name
 from conveyor_server.generated import model_config_pb2 as pb
 
 CONFIG_FILE = "config.pbtxt"
@@ -33,19 +34,18 @@ _IGNORED_HINTS = (
 BACKENDS = {"backend": ("", "onnxruntime"), "platform": ("", "onnxruntime_onnx")}
 
 
-def read_config(folder: Path) -> pb.ModelConfig:
+def read_config(folder: Path, files: RepositoryFiles) -> pb.ModelConfig:
     """The configuration beside a model's versions; an empty one where there is none.
 
     Raises:
-        ModelRejected: the file cannot be read, or is not such a configuration; the text names the line.
+        ModelRejected: the file cannot be read, is outside the repository or too large, or is not such a configuration;
+            the text names the line.
     """
     path = folder / CONFIG_FILE
+    if not path.exists() and not path.is_symlink():
+        return pb.ModelConfig()
     try:
-        if not path.exists():
-            return pb.ModelConfig()
-        if path.stat().st_size > _MAX_BYTES:
-            raise ModelRejected(f"{CONFIG_FILE} is larger than {_MAX_BYTES} bytes.")
-        return parse_config(path.read_text(encoding="utf-8"), CONFIG_FILE)
+        return parse_config(files.read(path, _MAX_BYTES).decode(), CONFIG_FILE)
     except (OSError, UnicodeDecodeError) as error:
         raise ModelRejected(f"{CONFIG_FILE} cannot be read: {error}") from error
 
@@ -80,7 +80,7 @@ def check_config(config: pb.ModelConfig, name: str) -> list[str]:
             raise ModelRejected(f"{field}: {reason}.")
     if config.model_transaction_policy.decoupled:
         raise ModelRejected("model_transaction_policy.decoupled: every request gets one answer here.")
-    if config.default_model_filename != Path(config.default_model_filename).name:
+    if config.default_model_filename and not is_file_name(config.default_model_filename):
         raise ModelRejected(f"default_model_filename: '{config.default_model_filename}' is not the name of a file.")
     _check_tensors(config)
     return list(_ignored(config))

@@ -12,11 +12,12 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from conveyor_server.core.errors import ModelRejected
+from conveyor_server.engine.repository_files import RepositoryFiles
 
 ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Operators of ONNX itself and those that onnxruntime brings along. Others would need a library of custom code."""
 MAX_FILE_BYTES = 2**31 - 1
-"""The size that one protobuf message can have."""
+"""The size that one protobuf message, and so a single-file ONNX model, can have."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,15 @@ class ModelFile:
     """`metadata_props` of the model."""
 
 
-def read_model_file(path: Path) -> ModelFile:
-    """Reads and checks one single-file ONNX model.
+def read_model_file(path: Path, files: RepositoryFiles) -> ModelFile:
+    """Reads and checks one single-file ONNX model of a repository.
 
     Raises:
-        ModelRejected: not there, too large, not ONNX, tensors outside the file, or operators of a foreign domain.
+        ModelRejected: not there, outside the repository, too large, not ONNX, tensors outside the file, or operators of
+            a foreign domain.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise ModelRejected(f"{path.name} has {size} bytes; a single-file ONNX model has at most {MAX_FILE_BYTES}.")
-        content = path.read_bytes()
+        content = files.read(path, MAX_FILE_BYTES)
     except OSError as error:
         raise ModelRejected(f"{path.name} cannot be read: {error.strerror}.") from error
     try:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from conveyor_server.core.errors import InvalidRequest, ModelNotFound, ModelRejected
+from conveyor_server.core.errors import InvalidRequest, ModelNotFound, ModelRejected, ProviderUnavailable
 from conveyor_server.engine.model_config import CONFIG_FILE, check_config, read_config
+from conveyor_server.engine.repository_files import RepositoryFiles
 from conveyor_server.engine.served_model import ModelLoader, ServedModel
 from conveyor_server.engine.versions import (
     MODEL_FILE,
@@ -51,18 +52,25 @@ class ModelVersions:
 
     Args:
         folder: the model's folder.
+        files: reads what is in it.
         loader: makes served models.
         retire: called with each served model that is served no more.
         changed: called whenever a version begins or ceases to answer.
     """
 
     def __init__(
-        self, folder: Path, loader: ModelLoader, retire: Callable[[ServedModel], None], changed: Callable[[], None]
+        self,
+        folder: Path,
+        files: RepositoryFiles,
+        loader: ModelLoader,
+        retire: Callable[[ServedModel], None],
+        changed: Callable[[], None],
     ) -> None:
         self.name = folder.name
         self.override: pb.ModelConfig | None = None
         """A configuration that came with a load request, and stands for the file."""
         self._folder = folder
+        self._files = files
         self._loader = loader
         self._retire = retire
         self._changed = changed
@@ -107,7 +115,7 @@ class ModelVersions:
         """
         found = versions_in(self._folder)
         try:
-            config = self.override or read_config(self._folder)
+            config = self.override or read_config(self._folder, self._files)
             ignored = check_config(config, self.name)
         except ModelRejected as error:
             return self._complain(found, str(error) if self.override else f"{CONFIG_FILE}: {error}")
@@ -148,10 +156,15 @@ class ModelVersions:
         for text in ignored:
             log.warning("%s: %s", self.name, text)
         try:
-            model = await asyncio.to_thread(self._loader.open, self._folder, version, config)
-            served = self._loader.serve(model, self._folder, config)
+            model = await asyncio.to_thread(self._loader.open, self._folder, version, config, self._files)
+            served = self._loader.serve(model, self._folder, config, self._files)
         except ModelRejected as error:
             return self._reject(state, str(error))
+        except ProviderUnavailable:
+            raise
+        except Exception:  # whatever a broken or hostile file makes a library raise, the other models are served
+            log.exception("Loading %s version %d failed. This is a bug.", state.name, state.version)
+            return self._reject(state, "it could not be loaded; the server's log has the details.")
         before, state.served, state.status = state.served, served, ModelStatus.READY
         self._settle()
         if before:

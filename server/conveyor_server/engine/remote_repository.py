@@ -70,6 +70,8 @@ class RemoteRepository:
             raise StartError(f"The repository cache cannot be used: {error}. Set --repository-cache.") from error
         self.folder = self._mirror.models
         """The local copy, laid out as a model repository."""
+        self.boundary = self._mirror.root
+        """The folder that the copy's links stay in."""
         self._seen: dict[str, RemoteFile] | None = None
         self._warned: set[str] = set()
 

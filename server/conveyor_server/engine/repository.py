@@ -18,6 +18,7 @@ from conveyor_server.core.errors import (
 )
 from conveyor_server.engine.broadcast import Broadcast
 from conveyor_server.engine.model_versions import ModelState, ModelVersions
+from conveyor_server.engine.repository_files import RepositoryFiles
 from conveyor_server.engine.served_model import ModelLoader, ServedModel
 from conveyor_server.engine.versions import MODEL_FILE, model_folders, versions_in
 from conveyor_server.generated import model_config_pb2 as pb
@@ -31,21 +32,25 @@ class Repository:
     Args:
         root: the folder.
         loader: makes served models.
+        boundary: the folder that no file may be outside of, where that is not `root`: a local copy has links to others.
 
     Raises:
         StartError: the folder is missing.
     """
 
-    def __init__(self, root: Path, loader: ModelLoader) -> None:
+    def __init__(self, root: Path, loader: ModelLoader, boundary: Path | None = None) -> None:
         if not root.is_dir():
             raise StartError(f"The model repository '{root}' is not a folder that exists. {_advice(root)}")
         self._root = root
         self._loader = loader
+        self._files = RepositoryFiles(boundary or root)
         self._models: dict[str, ModelVersions] = {}
         self._one_change = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self.changes = Broadcast()
         """Rings whenever a version begins or ceases to answer."""
+        self.max_request_bytes: int | None = None
+        """The most that a request for any model that is served can have; None where nothing limits it."""
         self.loaded = False
         """Whether everything that was wanted at the start has been tried."""
 
@@ -168,8 +173,15 @@ class Repository:
 
     def _model(self, name: str) -> ModelVersions:
         if name not in self._models:
-            self._models[name] = ModelVersions(self._root / name, self._loader, self._retire, self.changes.notify)
+            folder = self._root / name
+            self._models[name] = ModelVersions(folder, self._files, self._loader, self._retire, self._changed)
         return self._models[name]
+
+    def _changed(self) -> None:
+        limits = [state.served.spec.max_request_bytes for state in self.states if state.served]
+        known = [limit for limit in limits if limit is not None]
+        self.max_request_bytes = max(known) if known and len(known) == len(limits) else None
+        self.changes.notify()
 
     def _retire(self, served: ServedModel) -> None:
         """Answers what a model has accepted, then frees it: requests finish on the version that they began with."""

@@ -15,6 +15,7 @@ from conveyor_server.engine.batcher import Batcher, Observer, RunReport
 from conveyor_server.engine.effective_config import effective_config
 from conveyor_server.engine.model_file import read_model_file
 from conveyor_server.engine.onnx_model import OnnxModel
+from conveyor_server.engine.repository_files import RepositoryFiles
 from conveyor_server.engine.serving import ServingDefaults, queue_policy, read_labels, runners, runtime_options
 from conveyor_server.engine.signature import output_labels
 from conveyor_server.engine.versions import MODEL_FILE
@@ -55,7 +56,7 @@ class ModelLoader:
         self._defaults = defaults
         self._observe = observe
 
-    def open(self, folder: Path, version: int, config: pb.ModelConfig) -> OnnxModel:
+    def open(self, folder: Path, version: int, config: pb.ModelConfig, files: RepositoryFiles) -> OnnxModel:
         """Loads, tunes and warms one version. Blocks; called off the event loop.
 
         Raises:
@@ -65,12 +66,12 @@ class ModelLoader:
         path = folder / str(version) / (config.default_model_filename or MODEL_FILE)
         options = runtime_options(config, self._defaults.runtime)
         try:
-            model = OnnxModel(read_model_file(path), folder.name, version, options, config)
+            model = OnnxModel(read_model_file(path, files), folder.name, version, options, config)
         except ProviderUnavailable as error:
             if config.instance_group:  # this model's wish, and no reason for the others not to be served
                 raise ModelRejected(f"instance_group: {error}") from error
             raise
-        warm_up(model, config, folder)
+        warm_up(model, config, folder, files)
         log.info(
             "%s version %d is ready: %s, %d thread(s), %d rows a run in %.2f ms (%s rows/s), runs %s, sha256 %s",
             folder.name,
@@ -88,7 +89,7 @@ class ModelLoader:
             log.warning("%s: %s", folder.name, model.notice)
         return model
 
-    def serve(self, model: OnnxModel, folder: Path, config: pb.ModelConfig) -> ServedModel:
+    def serve(self, model: OnnxModel, folder: Path, config: pb.ModelConfig, files: RepositoryFiles) -> ServedModel:
         """Puts a queue in front of a loaded model. Called in the event loop's thread.
 
         Raises:
@@ -97,8 +98,8 @@ class ModelLoader:
         count = runners(config, self._defaults.runners)
         statistics = ModelStatistics()
         observer = _Both(statistics, self._observe(model.spec.name))
+        labels = output_labels(model.spec, read_labels(config, folder, files))
         batcher = Batcher(model, queue_policy(config, self._defaults.queue), observer, runners=count)
-        labels = output_labels(model.spec, read_labels(config, folder))
         return ServedModel(
             model, batcher, ResponseEncoder(model.spec), effective_config(config, model, count), labels, statistics
         )

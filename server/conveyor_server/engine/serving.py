@@ -9,10 +9,12 @@ from pathlib import Path
 from conveyor_server.core.batch_queue import LevelPolicy, QueuePolicy
 from conveyor_server.core.errors import ModelRejected
 from conveyor_server.engine.providers import ExecutionProvider
+from conveyor_server.engine.repository_files import RepositoryFiles, is_file_name
 from conveyor_server.engine.runtime_options import GraphOptimization, RuntimeOptions
 from conveyor_server.generated import model_config_pb2 as pb
 
 _MICROSECONDS = 1e6  # a second
+_MAX_LABEL_BYTES = 16 * 2**20
 _GROUP_PROVIDERS = {
     pb.ModelInstanceGroup.KIND_AUTO: None,
     pb.ModelInstanceGroup.KIND_MODEL: None,
@@ -111,19 +113,19 @@ def _number(config: pb.ModelConfig, name: str, default: int) -> int:
     return int(text)
 
 
-def read_labels(config: pb.ModelConfig, folder: Path) -> dict[str, list[str]]:
+def read_labels(config: pb.ModelConfig, folder: Path, files: RepositoryFiles) -> dict[str, list[str]]:
     """The labels of each output that names a file of them, one a line.
 
     Raises:
-        ModelRejected: a file is missing, outside the model's folder, or not text.
+        ModelRejected: a file is missing, outside the model's folder or the repository, too large, or not text.
     """
     labels = {}
     for output in config.output:
         if output.label_filename:
-            if output.label_filename != Path(output.label_filename).name:
+            if not is_file_name(output.label_filename):
                 raise ModelRejected(f"label_filename: '{output.label_filename}' is not the name of a file.")
             try:
-                text = (folder / output.label_filename).read_text(encoding="utf-8")
+                text = files.read(folder / output.label_filename, _MAX_LABEL_BYTES).decode()
             except (OSError, UnicodeDecodeError) as error:
                 raise ModelRejected(f"label_filename: '{output.label_filename}' cannot be read: {error}") from error
             labels[output.name] = text.splitlines()

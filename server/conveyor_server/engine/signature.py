@@ -69,7 +69,7 @@ def output_labels(spec: ModelSpec, files: Mapping[str, list[str]]) -> dict[str, 
     """
     try:
         own = json.loads(spec.metadata.get("conveyor.labels", "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or JSON of a hostile depth
         own = []
     labels = dict(files)
     for output in spec.outputs:

@@ -20,6 +20,10 @@ class Context(Protocol):
     """Headers to send behind the last one."""
 
     @property
+    def caller(self) -> str:
+        """The name of the token that it came with; empty where the server has none."""
+
+    @property
     def metadata(self) -> Metadata:
         """The client's headers."""
 

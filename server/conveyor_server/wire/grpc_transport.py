@@ -1,4 +1,4 @@
-"""gRPC by grpcio's asyncio server. The only module of the server that imports grpc.
+"""gRPC by grpcio's asyncio server. With `grpc_security`, the only module of the server that imports grpc.
 
 Counts the requests in progress itself: grpcio's own graceful stop does not wait for all of them, and would wait for
 streams that have nothing to say.
@@ -8,75 +8,27 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from math import inf
 
 import grpc
 import grpc.aio
 
 from conveyor_server.core.errors import Draining, RequestError, StartError
-from conveyor_server.wire.call import Metadata
+from conveyor_server.wire.access import Access
+from conveyor_server.wire.certificates import Certificates
+from conveyor_server.wire.connection_limits import ConnectionLimits
+from conveyor_server.wire.grpc_calls import Context, GrpcCall, GrpcContext, Outcome
+from conveyor_server.wire.grpc_security import (
+    CODES,
+    Routes,
+    connection_options,
+    credentials,
+    keep_headers_out_of_the_log,
+)
 from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, Service, TwoWayStream, Unary
 from conveyor_server.wire.status import STATUS_OF
 from conveyor_server.wire.traffic import SILENCE_SECONDS, Traffic
 
 log = logging.getLogger(__name__)
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
-_Context = grpc.aio.ServicerContext[bytes, bytes]
-_Outcome = bytes | RequestError
-
-
-class GrpcContext:
-    """What surrounds a call of grpcio."""
-
-    def __init__(self, context: _Context) -> None:
-        self.grpc = context
-        self.deadline = _deadline(context)
-        self.initial_metadata: Metadata = {}
-        self.trailing_metadata: Metadata = {}
-
-    @property
-    def metadata(self) -> Metadata:
-        """The client's headers."""
-        return dict(self.grpc.invocation_metadata() or ())
-
-    async def say_metadata(self) -> None:
-        """Sends the headers and sets the trailers that the handler has, each once."""
-        if self.initial_metadata:
-            headers, self.initial_metadata = tuple(self.initial_metadata.items()), {}
-            await self.grpc.send_initial_metadata(headers)
-        if self.trailing_metadata:
-            self.grpc.set_trailing_metadata(tuple(self.trailing_metadata.items()))
-
-
-class GrpcCall(GrpcContext):
-    """A call of grpcio as the service sees it: a slot that resolves a future."""
-
-    def __init__(self, context: _Context, method: str) -> None:
-        super().__init__(context)
-        self.method = method
-        self.request_id = ""
-        self.outcome: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
-        self._on_cancel: Callable[[], None] | None = None
-
-    def answer(self, response: bytes) -> None:
-        """Sends the response."""
-        if not self.outcome.done():
-            self.outcome.set_result(response)
-
-    def fail(self, error: RequestError) -> None:
-        """Sends the error's code and text."""
-        if not self.outcome.done():
-            self.outcome.set_result(error)
-
-    def when_cancelled(self, action: Callable[[], None]) -> None:
-        """Has `action` called if the client gives up."""
-        self._on_cancel = action
-
-    def cancelled(self) -> None:
-        """The client gave up, or its deadline passed."""
-        if self._on_cancel is not None:
-            self._on_cancel()
 
 
 class GrpcTransport:
@@ -86,23 +38,35 @@ class GrpcTransport:
         service: the handlers.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
-        max_message_bytes: size limit of one request or response.
+        limits: what connections may take.
         max_waiting_calls: how many calls may wait for this process to look at them. More than that are reset by
             grpc's own threads: a call costs nearly as much to refuse here as to answer, so that a process that looks
             at each would, at three times its rate, answer none in time.
+        certificates: for TLS; None for none.
+        access: who may call what; None lets all in.
 
     Raises:
         StartError: the address is taken or not ours.
     """
 
     def __init__(
-        self, service: Service, host: str, port: int, max_message_bytes: int, max_waiting_calls: int = 1000
+        self,
+        service: Service,
+        host: str,
+        port: int,
+        limits: ConnectionLimits,
+        max_waiting_calls: int = 1000,
+        *,
+        certificates: Certificates | None = None,
+        access: Access | None = None,
     ) -> None:
         self._service = service
         self._host = f"[{host}]" if ":" in host else host
+        self._certificates = certificates
+        self._access = access
+        keep_headers_out_of_the_log()
         self._options = [
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", max_message_bytes),
+            *connection_options(limits),
             ("grpc.server.max_pending_requests", max_waiting_calls),
             ("grpc.server.max_pending_requests_hard_limit", 2 * max_waiting_calls),
             ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, and must be told so
@@ -162,22 +126,26 @@ class GrpcTransport:
 
     def _make_server(self, port: int) -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(options=self._options)
-        for name, rpcs in self._service.rpcs.items():
-            handlers = {method: self._handler(method, rpc) for method, rpc in rpcs.items()}
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        server.add_generic_rpc_handlers((self._routes(),))
         address = f"{self._host}:{port}"
         try:
-            return server, server.add_insecure_port(address)
+            if self._certificates is None:
+                return server, server.add_insecure_port(address)
+            return server, server.add_secure_port(address, credentials(self._certificates))
         except RuntimeError as error:
             raise StartError(
                 f"gRPC cannot listen on {address}: the port is taken or the address is not of this machine. Choose "
                 "another with --grpc-port or --host."
             ) from error
 
-    def _handler(self, method: str, rpc: Rpc) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def _routes(self) -> Routes:
+        rpcs = {f"/{name}/{method}": rpc for name, rpcs in self._service.rpcs.items() for method, rpc in rpcs.items()}
+        return Routes({path: (self._handler(path, rpc), rpc.scope) for path, rpc in rpcs.items()}, self._access)
+
+    def _handler(self, path: str, rpc: Rpc) -> "grpc.RpcMethodHandler[bytes, bytes]":
         match rpc:
             case Immediate():
-                return grpc.unary_unary_rpc_method_handler(self._immediate(method, rpc))
+                return grpc.unary_unary_rpc_method_handler(self._immediate(path.rpartition("/")[2], rpc))
             case Unary():
                 return grpc.unary_unary_rpc_method_handler(self._unary(rpc))
             case ServerStream():
@@ -185,9 +153,9 @@ class GrpcTransport:
             case TwoWayStream():
                 return grpc.stream_stream_rpc_method_handler(self._two_way_stream(rpc))
 
-    def _immediate(self, method: str, rpc: Immediate) -> Callable[[bytes, _Context], Awaitable[bytes]]:
-        async def handle(data: bytes, context: _Context) -> bytes:
-            call = GrpcCall(context, method)
+    def _immediate(self, method: str, rpc: Immediate) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        async def handle(data: bytes, context: Context) -> bytes:
+            call = GrpcCall(context, self._access, method)
             rpc.handler(data, call)
             try:
                 return await self._settle(call, call.outcome)
@@ -197,17 +165,17 @@ class GrpcTransport:
 
         return handle
 
-    def _unary(self, rpc: Unary) -> Callable[[bytes, _Context], Awaitable[bytes]]:
-        async def outcome(data: bytes) -> _Outcome:
+    def _unary(self, rpc: Unary) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        async def outcome(data: bytes) -> Outcome:
             result = await rpc.call(data)
             return result if isinstance(result, RequestError) else result.SerializeToString()
 
-        async def handle(data: bytes, context: _Context) -> bytes:
-            return await self._settle(GrpcContext(context), outcome(data))
+        async def handle(data: bytes, context: Context) -> bytes:
+            return await self._settle(GrpcContext(context, self._access), outcome(data))
 
         return handle
 
-    async def _settle(self, call: GrpcContext, outcome: Awaitable[_Outcome]) -> bytes:
+    async def _settle(self, call: GrpcContext, outcome: Awaitable[Outcome]) -> bytes:
         """The response of a call, which counts as in progress until it is there or refused; a refusal ends the call."""
         self._traffic.begin()
         try:
@@ -215,19 +183,19 @@ class GrpcTransport:
             await call.say_metadata()
             if isinstance(result, RequestError):
                 # A status that comes without a message: balancers and clients retry no other form.
-                await call.grpc.abort(_CODES[STATUS_OF[type(result)]], str(result))
+                await call.grpc.abort(CODES[STATUS_OF[type(result)]], str(result))
         finally:
             self._traffic.end()
         return result
 
-    def _server_stream(self, rpc: ServerStream) -> Callable[[bytes, _Context], Awaitable[None]]:
-        async def handle(data: bytes, context: _Context) -> None:
-            await self._stream(context, _write(rpc.open(data), GrpcContext(context)))
+    def _server_stream(self, rpc: ServerStream) -> Callable[[bytes, Context], Awaitable[None]]:
+        async def handle(data: bytes, context: Context) -> None:
+            await self._stream(context, _write(rpc.open(data), GrpcContext(context, self._access)))
 
         return handle
 
-    def _two_way_stream(self, rpc: TwoWayStream) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[None]]:
-        async def handle(requests: AsyncIterator[bytes], context: _Context) -> None:
+    def _two_way_stream(self, rpc: TwoWayStream) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
+        async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
             unanswered = 0
 
             async def counted() -> AsyncGenerator[bytes, None]:
@@ -242,7 +210,7 @@ class GrpcTransport:
                 unanswered -= 1
                 self._traffic.end()
 
-            call = GrpcContext(context)
+            call = GrpcContext(context, self._access)
             try:
                 await self._stream(context, _write(rpc.open(counted(), call), call, answered))
             finally:
@@ -250,7 +218,7 @@ class GrpcTransport:
 
         return handle
 
-    async def _stream(self, context: _Context, writing: Coroutine[None, None, None]) -> None:
+    async def _stream(self, context: Context, writing: Coroutine[None, None, None]) -> None:
         """Carries one stream to its end: that of its handler, of the client, or of the server."""
         stream = asyncio.create_task(writing)
         self._streams.add(stream)
@@ -281,13 +249,7 @@ def _cancelled_from_outside() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _set_status(context: _Context, error: RequestError) -> None:
+def _set_status(context: Context, error: RequestError) -> None:
     """Ends a stream, whose messages have been sent, with the error's code."""
-    context.set_code(_CODES[STATUS_OF[type(error)]])
+    context.set_code(CODES[STATUS_OF[type(error)]])
     context.set_details(str(error))
-
-
-def _deadline(context: _Context) -> float:
-    """On the event loop's clock, in seconds."""
-    remaining = context.time_remaining()
-    return inf if remaining is None else asyncio.get_running_loop().time() + remaining

@@ -8,14 +8,19 @@ from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from conveyor_server.core.errors import InvalidRequest, RequestError, ServerFailed
+from conveyor_server.core.errors import InvalidRequest, MessageTooLarge, RequestError, ServerFailed
 from conveyor_server.wire.call import Call, Context
+from conveyor_server.wire.tokens import Scope
 
 log = logging.getLogger(__name__)
 
 _M = TypeVar("_M", bound=Message)
 
 Messages = AsyncGenerator[Message, None]
+_MAX_SMALL_BYTES = 4 * 2**20
+"""Of a request without tensors: a model's configuration is the largest thing in any. It is gRPC's own default, too."""
+
+# Each kind has a `scope`: what a caller needs where the server has tokens; None is open to all.
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Immediate:
     """One request, one response, and no task: the handler returns at once, and the call is answered later."""
 
     handler: Callable[[bytes, Call], None]
+    scope: Scope | None
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,12 @@ class Unary:
 
     request: type[Message]
     handler: Callable[[Any], Awaitable[Message]]
+    scope: Scope | None
 
     async def call(self, data: bytes) -> Message | RequestError:
         """The outcome of a call."""
         try:
-            return await self.handler(parse(self.request, data))
+            return await self.handler(_parse_small(self.request, data))
         except RequestError as error:
             return error
         except Exception:
@@ -48,6 +55,7 @@ class ServerStream:
 
     request: type[Message]
     handler: Callable[[Any], Messages]
+    scope: Scope | None
 
     async def open(self, data: bytes) -> Messages:
         """The responses.
@@ -56,7 +64,7 @@ class ServerStream:
             RequestError: the stream ends with this error.
         """
         name = self.request.DESCRIPTOR.full_name
-        async with aclosing(_guarded(name, self.handler(parse(self.request, data)))) as messages:
+        async with aclosing(_guarded(name, self.handler(_parse_small(self.request, data)))) as messages:
             async for message in messages:
                 yield message
 
@@ -70,6 +78,7 @@ class TwoWayStream:
 
     name: str
     handler: Callable[[AsyncIterator[bytes], Context], Messages]
+    scope: Scope | None
 
     def open(self, requests: AsyncIterator[bytes], context: Context) -> Messages:
         """The responses. Raises as `ServerStream.open` does."""
@@ -96,6 +105,15 @@ def parse(kind: type[_M], data: bytes) -> _M:
         return kind.FromString(data)
     except DecodeError as error:
         raise InvalidRequest(f"The request is not a valid {kind.DESCRIPTOR.full_name} message.") from error
+
+
+def _parse_small(kind: type[_M], data: bytes) -> _M:
+    """A message that carries no tensors."""
+    if len(data) > _MAX_SMALL_BYTES:
+        raise MessageTooLarge(
+            f"The request has {len(data)} bytes; {kind.DESCRIPTOR.name} has {_MAX_SMALL_BYTES} at most."
+        )
+    return parse(kind, data)
 
 
 async def _guarded(name: str, messages: Messages) -> Messages:

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Mapping
 from grpc_health.v1 import health_pb2
 
 from conveyor_server import __version__
-from conveyor_server.core.errors import RequestError, ServerFailed
+from conveyor_server.core.errors import MessageTooLarge, RequestError, ServerFailed
+from conveyor_server.core.message_fields import has_more_fields
 from conveyor_server.core.model import TensorSpec
 from conveyor_server.core.request_templates import RequestTemplates
 from conveyor_server.core.tensors import Array, decode_inputs
@@ -25,6 +26,7 @@ from conveyor_server.wire.reflection import REFLECTION_SERVICES, Reflection
 from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, TwoWayStream, Unary, parse
 from conveyor_server.wire.statistics import statistics_of
 from conveyor_server.wire.streaming import stream_inferences
+from conveyor_server.wire.tokens import Scope
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,10 @@ EXTENSIONS = (
     "statistics",
 )
 """Extensions of the protocol that are served, by the names that clients look for."""
+
+_HARMLESS_BYTES = 2**16
+"""Whatever a request of this size is made of, it is parsed in milliseconds."""
+_MAX_FIELDS = 4096
 
 
 class InferenceService:
@@ -72,25 +78,26 @@ class InferenceService:
         reflection = Reflection([SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES])
         self.rpcs: Mapping[str, Mapping[str, Rpc]] = {
             SERVICE: {
-                "ModelInfer": Immediate(self.model_infer),
-                "ModelStreamInfer": TwoWayStream("ModelStreamInfer", self.model_stream_infer),
-                "ServerLive": Unary(pb.ServerLiveRequest, self.server_live),
-                "ServerReady": Unary(pb.ServerReadyRequest, self.server_ready),
-                "ModelReady": Unary(pb.ModelReadyRequest, self.model_ready),
-                "ServerMetadata": Unary(pb.ServerMetadataRequest, self.server_metadata),
-                "ModelMetadata": Unary(pb.ModelMetadataRequest, self.model_metadata),
-                "ModelConfig": Unary(pb.ModelConfigRequest, self.model_config),
-                "ModelStatistics": Unary(pb.ModelStatisticsRequest, self.model_statistics),
-                "RepositoryIndex": Unary(pb.RepositoryIndexRequest, control.index),
-                "RepositoryModelLoad": Unary(pb.RepositoryModelLoadRequest, control.load),
-                "RepositoryModelUnload": Unary(pb.RepositoryModelUnloadRequest, control.unload),
+                "ModelInfer": Immediate(self.model_infer, Scope.INFER),
+                "ModelStreamInfer": TwoWayStream("ModelStreamInfer", self.model_stream_infer, Scope.INFER),
+                # Readiness is open, here and in the health protocol: balancers and probes carry no tokens.
+                "ServerLive": Unary(pb.ServerLiveRequest, self.server_live, None),
+                "ServerReady": Unary(pb.ServerReadyRequest, self.server_ready, None),
+                "ModelReady": Unary(pb.ModelReadyRequest, self.model_ready, None),
+                "ServerMetadata": Unary(pb.ServerMetadataRequest, self.server_metadata, Scope.READ),
+                "ModelMetadata": Unary(pb.ModelMetadataRequest, self.model_metadata, Scope.READ),
+                "ModelConfig": Unary(pb.ModelConfigRequest, self.model_config, Scope.READ),
+                "ModelStatistics": Unary(pb.ModelStatisticsRequest, self.model_statistics, Scope.READ),
+                "RepositoryIndex": Unary(pb.RepositoryIndexRequest, control.index, Scope.READ),
+                "RepositoryModelLoad": Unary(pb.RepositoryModelLoadRequest, control.load, Scope.ADMIN),
+                "RepositoryModelUnload": Unary(pb.RepositoryModelUnloadRequest, control.unload, Scope.ADMIN),
             },
             HEALTH_SERVICE: {
-                "Check": Unary(health_pb2.HealthCheckRequest, health.check),
-                "Watch": ServerStream(health_pb2.HealthCheckRequest, health.watch),
+                "Check": Unary(health_pb2.HealthCheckRequest, health.check, None),
+                "Watch": ServerStream(health_pb2.HealthCheckRequest, health.watch, None),
             },
             **{
-                name: {"ServerReflectionInfo": TwoWayStream("ServerReflectionInfo", reflection.info)}
+                name: {"ServerReflectionInfo": TwoWayStream("ServerReflectionInfo", reflection.info, Scope.READ)}
                 for name in REFLECTION_SERVICES
             },
         }
@@ -108,6 +115,11 @@ class InferenceService:
     def ready(self) -> bool:
         """Whether a balancer should send requests here: everything was tried, something answers, no stop is near."""
         return self._health.ready
+
+    @property
+    def max_request_bytes(self) -> int | None:
+        """The most that an inference request can have, as the models are now; None where they limit nothing."""
+        return self._repository.max_request_bytes
 
     def model_infer(self, data: bytes, call: Call) -> None:
         """Decodes and queues one inference; `call` is answered or failed when its rows have run."""
@@ -134,6 +146,7 @@ class InferenceService:
                 reply.served, reply.rows = served, template.rows
                 return served, (template.tensor(data),)
             self._templates.forget(template)
+        self._check_size(data)
         request = parse(pb.ModelInferRequest, data)
         reply.call.request_id, reply.wish = request.id, Wish(request.model_name, request.model_version)
         reply.served = served = self._repository.get(request.model_name, request.model_version)
@@ -143,9 +156,19 @@ class InferenceService:
             self._templates.learn(data, request, inputs[0], reply.rows, wish)
         return served, inputs
 
+    def _check_size(self, data: bytes) -> None:
+        """Refuses what could only be refused after it has cost the time and memory to parse it."""
+        limit = self._repository.max_request_bytes
+        if limit is not None and len(data) > limit:
+            raise MessageTooLarge(
+                f"The request has {len(data)} bytes; no model here takes more than {limit}, at its max_batch_size."
+            )
+        if len(data) > _HARMLESS_BYTES and has_more_fields(data, _MAX_FIELDS):
+            raise MessageTooLarge(f"The request has more than {_MAX_FIELDS} inputs, outputs and parameters.")
+
     def model_stream_infer(self, requests: AsyncIterator[bytes], context: Context) -> Messages:
         """Many inferences on one stream."""
-        return stream_inferences(requests, context.deadline, self.model_infer)
+        return stream_inferences(requests, context.deadline, self.model_infer, context.caller)
 
     async def server_live(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         """The process answers, so it lives."""

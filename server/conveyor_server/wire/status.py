@@ -18,13 +18,15 @@ class Status(IntEnum):
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 STATUS_OF: dict[type[errors.RequestError], Status] = {
     errors.InvalidRequest: Status.INVALID_ARGUMENT,
-    errors.MessageTooLarge: Status.RESOURCE_EXHAUSTED,
+    errors.MessageTooLarge: Status.RESOURCE_EXHAUSTED,  # what gRPC's own libraries answer to it
     errors.UnknownMethod: Status.UNIMPLEMENTED,
     errors.ModelNotFound: Status.NOT_FOUND,
+    errors.Unauthenticated: Status.UNAUTHENTICATED,
     errors.NotPermitted: Status.PERMISSION_DENIED,
     # Balancers send these to another replica.
     errors.ModelNotReady: Status.UNAVAILABLE,

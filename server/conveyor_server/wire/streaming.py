@@ -20,7 +20,7 @@ _Answers = AsyncGenerator[pb.ModelStreamInferResponse, None]
 
 
 async def stream_inferences(
-    requests: AsyncIterator[bytes], deadline: float, infer: Callable[[bytes, Call], None]
+    requests: AsyncIterator[bytes], deadline: float, infer: Callable[[bytes, Call], None], caller: str = ""
 ) -> _Answers:
     """The answers to the requests of one stream, each when it is ready. Closing it gives up what is unanswered.
 
@@ -28,8 +28,9 @@ async def stream_inferences(
         requests: serialised ModelInferRequests, until the client has no more.
         deadline: of the stream, and so of each request in it; on the event loop's clock.
         infer: takes one request and the call that is to be answered.
+        caller: whose token opened the stream.
     """
-    stream = _Stream(deadline, infer)
+    stream = _Stream(deadline, infer, caller)
     reading = asyncio.create_task(stream.read(requests))
     try:
         async for answer in stream.answers():
@@ -41,9 +42,10 @@ async def stream_inferences(
 
 
 class _Stream:
-    def __init__(self, deadline: float, infer: Callable[[bytes, Call], None]) -> None:
+    def __init__(self, deadline: float, infer: Callable[[bytes, Call], None], caller: str) -> None:
         self._deadline = deadline
         self._infer = infer
+        self._caller = caller
         self._room = asyncio.Semaphore(MAX_UNANSWERED)
         self._finished: asyncio.Queue[pb.ModelStreamInferResponse | None] = asyncio.Queue()
         self._waiting: set[_StreamedCall] = set()
@@ -53,7 +55,7 @@ class _Stream:
         try:
             await self._room.acquire()
             async for data in requests:
-                call = _StreamedCall(self, self._deadline)
+                call = _StreamedCall(self, self._deadline, self._caller)
                 self._waiting.add(call)
                 self._infer(data, call)
                 await self._room.acquire()
@@ -87,10 +89,11 @@ class _StreamedCall:
     """None of its own: the stream's headers are about the stream."""
     initial_metadata = trailing_metadata = metadata
 
-    def __init__(self, stream: _Stream, deadline: float) -> None:
+    def __init__(self, stream: _Stream, deadline: float, caller: str) -> None:
         self._stream = stream
         self._on_cancel: Callable[[], None] | None = None
         self.deadline = deadline
+        self.caller = caller
         self.request_id = ""
 
     def answer(self, response: bytes) -> None:

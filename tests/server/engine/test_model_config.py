@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from conveyor_server.core.errors import ModelRejected
 from conveyor_server.engine.model_config import check_config, parse_config, read_config
+from conveyor_server.engine.repository_files import RepositoryFiles
 from conveyor_server.generated import model_config_pb2 as pb
 
 REAL = """
@@ -41,13 +42,13 @@ def check(text, name="m"):
 
 def test_a_real_file_is_read(tmp_path):
     (tmp_path / "config.pbtxt").write_text(REAL)
-    config = read_config(tmp_path)
+    config = read_config(tmp_path, RepositoryFiles(tmp_path))
     assert (config.max_batch_size, list(config.input[0].dims)) == (8, [3, 224, 224])
     assert check_config(config, "densenet_onnx") == []
 
 
 def test_no_file_is_an_empty_configuration(tmp_path):
-    assert read_config(tmp_path) == pb.ModelConfig()
+    assert read_config(tmp_path, RepositoryFiles(tmp_path)) == pb.ModelConfig()
 
 
 def test_json_is_read_as_well():
@@ -61,13 +62,13 @@ def test_json_is_read_as_well():
         ("\nmax_batch_sise: 5", "config.pbtxt is not a model configuration: 2:1"),
         ("{", "config.pbtxt is not a model configuration"),
         (b"\xff\xfe", "config.pbtxt cannot be read"),
-        (b" " * (2**20 + 1), "config.pbtxt is larger than"),
+        (b" " * (2**20 + 1), "config.pbtxt has .* bytes; the limit is"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_line(tmp_path, text, reason):
     (tmp_path / "config.pbtxt").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ModelRejected, match=reason):
-        read_config(tmp_path)
+        read_config(tmp_path, RepositoryFiles(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from conveyor_server.core.errors import ModelRejected
 from conveyor_server.engine.model_file import read_model_file
+from conveyor_server.engine.repository_files import RepositoryFiles
 from support.onnx_models import classifier, save
 
 
@@ -52,7 +53,7 @@ def in_a_function(function):
 
 def test_a_good_file_is_read_once_and_hashed(tmp_path):
     path = save(classifier(metadata={"conveyor.labels": '["a"]'}), tmp_path, "m")
-    file = read_model_file(path)
+    file = read_model_file(path, RepositoryFiles(tmp_path))
     assert file.content == path.read_bytes()
     assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert file.metadata == {"conveyor.labels": '["a"]'}
@@ -80,27 +81,27 @@ def test_a_good_file_is_read_once_and_hashed(tmp_path):
 )
 def test_what_must_not_reach_the_runtime_is_refused_with_the_reason(tmp_path, model, reason):
     with pytest.raises(ModelRejected, match=reason):
-        read_model_file(write(tmp_path / "model.onnx", model))
+        read_model_file(write(tmp_path / "model.onnx", model), RepositoryFiles(tmp_path))
 
 
 def test_functions_that_the_file_brings_along_are_no_foreign_operators(tmp_path):
     function = helper.make_function(
         "mine", "F", ["x"], ["y"], [helper.make_node("Relu", ["x"], ["y"])], [helper.make_opsetid("", 18)]
     )
-    read_model_file(write(tmp_path / "model.onnx", in_a_function(function)))
+    read_model_file(write(tmp_path / "model.onnx", in_a_function(function)), RepositoryFiles(tmp_path))
 
 
 def test_a_truncated_file_a_foreign_file_and_no_file(tmp_path):
     path = tmp_path / "model.onnx"
     with pytest.raises(ModelRejected, match=r"model.onnx cannot be read: No such file"):
-        read_model_file(path)
+        read_model_file(path, RepositoryFiles(tmp_path))
     path.write_bytes(classifier().SerializeToString()[:-100])
     with pytest.raises(ModelRejected, match="is not an ONNX model, or was cut off"):
-        read_model_file(path)
+        read_model_file(path, RepositoryFiles(tmp_path))
     path.write_bytes(b"")
     with pytest.raises(ModelRejected, match="without outputs"):
-        read_model_file(path)
+        read_model_file(path, RepositoryFiles(tmp_path))
     path.unlink()
     path.mkdir()
     with pytest.raises(ModelRejected, match="cannot be read: Is a directory"):
-        read_model_file(path)
+        read_model_file(path, RepositoryFiles(tmp_path))

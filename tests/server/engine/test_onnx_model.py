@@ -8,13 +8,15 @@ from conveyor_server.engine import onnx_model
 from conveyor_server.engine.model_file import read_model_file
 from conveyor_server.engine.onnx_model import OnnxModel
 from conveyor_server.engine.providers import CPU, CUDA, ExecutionProvider
+from conveyor_server.engine.repository_files import RepositoryFiles
 from conveyor_server.engine.runtime_options import RuntimeOptions
 from conveyor_server.engine.tuning import RUN_SIZES, RunSize
 from support.onnx_models import add_sub, classifier, heavy, identity, predict_classifier, save
 
 
 def load(tmp_path, model, **options):
-    return OnnxModel(read_model_file(save(model, tmp_path, "m")), "m", 1, RuntimeOptions(**options))
+    file = read_model_file(save(model, tmp_path, "m"), RepositoryFiles(tmp_path))
+    return OnnxModel(file, "m", 1, RuntimeOptions(**options))
 
 
 def test_signature_of_a_classifier(tmp_path):

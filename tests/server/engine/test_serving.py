@@ -4,6 +4,7 @@ from conveyor_server.core.batch_queue import LevelPolicy, QueuePolicy
 from conveyor_server.core.errors import ModelRejected
 from conveyor_server.engine.model_config import parse_config
 from conveyor_server.engine.providers import ExecutionProvider
+from conveyor_server.engine.repository_files import RepositoryFiles
 from conveyor_server.engine.runtime_options import GraphOptimization, RuntimeOptions
 from conveyor_server.engine.serving import queue_policy, read_labels, runners, runtime_options
 
@@ -107,9 +108,8 @@ def test_a_runtime_that_cannot_be(text, reason):
 
 def test_labels_are_read_one_a_line(tmp_path):
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
-    assert read_labels(config("output [ { name: 'y' label_filename: 'labels.txt' }, { name: 'z' } ]"), tmp_path) == {
-        "y": ["cat", "dog"]
-    }
+    wanted = config("output [ { name: 'y' label_filename: 'labels.txt' }, { name: 'z' } ]")
+    assert read_labels(wanted, tmp_path, RepositoryFiles(tmp_path)) == {"y": ["cat", "dog"]}
 
 
 @pytest.mark.parametrize(
@@ -117,4 +117,4 @@ def test_labels_are_read_one_a_line(tmp_path):
 )
 def test_a_label_file_that_is_not_there(tmp_path, name, reason):
     with pytest.raises(ModelRejected, match=f"label_filename: '{name}' {reason}"):
-        read_labels(config(f"output {{ name: 'y' label_filename: '{name}' }}"), tmp_path)
+        read_labels(config(f"output {{ name: 'y' label_filename: '{name}' }}"), tmp_path, RepositoryFiles(tmp_path))

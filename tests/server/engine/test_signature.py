@@ -8,6 +8,7 @@ from conveyor_server.engine.effective_config import effective_config
 from conveyor_server.engine.model_config import parse_config
 from conveyor_server.engine.model_file import read_model_file
 from conveyor_server.engine.onnx_model import OnnxModel
+from conveyor_server.engine.repository_files import RepositoryFiles
 from conveyor_server.engine.runtime_options import RuntimeOptions
 from conveyor_server.engine.serving import runtime_options
 from conveyor_server.engine.signature import output_labels, served_signature
@@ -84,7 +85,8 @@ def test_a_model_without_a_batch_axis_cannot_get_one():
 def load(root, onnx_model, text=""):
     config = parse_config(text, "config")
     options = runtime_options(config, RuntimeOptions())
-    return OnnxModel(read_model_file(save(onnx_model, root, "m")), "m", 1, options, config), config
+    file = read_model_file(save(onnx_model, root, "m"), RepositoryFiles(root))
+    return OnnxModel(file, "m", 1, options, config), config
 
 
 def test_every_input_must_be_configured(tmp_path):
@@ -155,7 +157,7 @@ def warm(root, text, onnx_model=None):
     runs = []
     real = loaded.run
     loaded.run = lambda inputs: runs.append(inputs[0]) or real(inputs)
-    warm_up(loaded, config, root / "m")
+    warm_up(loaded, config, root / "m", RepositoryFiles(root))
     return runs
 
 

@@ -10,6 +10,7 @@ from conveyor_server.core.batch_queue import QueuePolicy
 from conveyor_server.core.errors import (
     Draining,
     InvalidRequest,
+    MessageTooLarge,
     ModelNotFound,
     ModelNotReady,
     RequestError,
@@ -222,3 +223,50 @@ async def test_a_bug_in_a_handler_is_logged_and_not_told(bench, caplog, monkeypa
     assert "This is a bug" in caplog.text
     monkeypatch.setattr(bench.repository, "get", lambda *_: 1 / 0)
     assert isinstance(await bench.infer(infer_request()), ServerFailed)
+
+
+async def test_a_request_that_no_model_could_take_is_refused_before_it_is_parsed(tmp_path):
+    save(classifier(), tmp_path, "digits")
+    runs = Runs()
+    defaults = ServingDefaults(RuntimeOptions(max_batch_size=50), QueuePolicy(100, 10**6))
+    repository = Repository(tmp_path, ModelLoader(defaults, lambda model: runs))
+    service = InferenceService(repository, runs)
+    assert service.max_request_bytes is None, "nothing is known before models are loaded"
+    await repository.load()
+    assert service.max_request_bytes == 50 * 8 * 8 * 4 + 2**20
+
+    async def ask(size):
+        call = FakeCall()
+        service.model_infer(b"\xff" * size, call)
+        return await call.outcome
+
+    assert isinstance(await ask(service.max_request_bytes), InvalidRequest), "it was parsed, and is no message"
+    refused = await ask(service.max_request_bytes + 1)
+    assert isinstance(refused, MessageTooLarge)
+    assert (
+        str(refused) == "The request has 1061377 bytes; no model here takes more than 1061376, at its max_batch_size."
+    )
+    assert runs.finished_requests[-1] == ("", "RESOURCE_EXHAUSTED")
+    save(identity(TensorProto.STRING), tmp_path, "words")
+    await repository.load()
+    assert service.max_request_bytes is None, "strings have no largest"
+    await repository.unload_model("words")
+    assert service.max_request_bytes == 50 * 8 * 8 * 4 + 2**20
+    repository.close()
+
+
+async def test_a_flood_of_empty_fields_is_refused_before_it_is_parsed(bench):
+    """Sixty megabytes of these would take seconds and gigabytes."""
+    empty_inputs = infer_request().SerializeToString() + b"\x2a\x00" * 2**15
+    refused = await bench.infer(empty_inputs)
+    assert isinstance(refused, MessageTooLarge)
+    assert str(refused) == "The request has more than 4096 inputs, outputs and parameters."
+    few = await bench.infer(infer_request().SerializeToString() + b"\x2a\x00" * 2**14)
+    assert isinstance(few, InvalidRequest), "small ones are parsed"
+
+
+async def test_requests_without_tensors_are_small(bench):
+    request = pb.ModelReadyRequest(name="x" * 2**22)
+    refused = await bench.ask("ModelReady", request)
+    assert isinstance(refused, MessageTooLarge)
+    assert str(refused) == "The request has 4194309 bytes; ModelReadyRequest has 4194304 at most."

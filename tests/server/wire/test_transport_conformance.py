@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from conveyor_server.wire.connection_limits import ConnectionLimits
 from conveyor_server.wire.grpc_transport import GrpcTransport
 from conveyor_server.wire.h2.limits import Limits
 from conveyor_server.wire.h2.transport import H2Transport
@@ -23,7 +24,7 @@ def open_h2(service):
 
 
 def open_grpcio(service):
-    return GrpcTransport(service, "127.0.0.1", 0, LIMIT, 10_000)
+    return GrpcTransport(service, "127.0.0.1", 0, ConnectionLimits(max_message_bytes=LIMIT), 10_000)
 
 
 class Ends:

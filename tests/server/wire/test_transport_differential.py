@@ -7,6 +7,7 @@ import grpc.aio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conveyor_server.wire.connection_limits import ConnectionLimits
 from conveyor_server.wire.grpc_transport import GrpcTransport
 from conveyor_server.wire.h2.limits import Limits
 from conveyor_server.wire.h2.transport import H2Transport
@@ -105,7 +106,11 @@ def test_both_transports_do_the_same(unary_cases, stream_cases):
             outcomes(
                 H2Transport(EchoService(), "127.0.0.1", 0, Limits(max_message_bytes=LIMIT)), unary_cases, stream_cases
             ),
-            outcomes(GrpcTransport(EchoService(), "127.0.0.1", 0, LIMIT), unary_cases, stream_cases),
+            outcomes(
+                GrpcTransport(EchoService(), "127.0.0.1", 0, ConnectionLimits(max_message_bytes=LIMIT)),
+                unary_cases,
+                stream_cases,
+            ),
         )
 
     ours, theirs = asyncio.run(both())

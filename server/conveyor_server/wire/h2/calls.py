@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from conveyor_server.core.errors import MessageTooLarge, RequestError
+from conveyor_server.wire.access import Access
 from conveyor_server.wire.call import Metadata
 from conveyor_server.wire.h2.headers import CallHead
 from conveyor_server.wire.h2.messages import MessageReader, frame, whole_message
@@ -21,6 +22,7 @@ class Link(Protocol):
 
     loop: asyncio.AbstractEventLoop
     traffic: Traffic
+    access: Access | None
     max_message_bytes: int
     unread: int
     """Bytes of messages that are not whole, or not read by their handlers, of all calls."""
@@ -81,6 +83,12 @@ class H2Call:
         """Whether the headers of the answer have been sent."""
         self.initial_metadata = self.trailing_metadata = NO_METADATA
         self._reader: MessageReader | None = None
+
+    @property
+    def caller(self) -> str:
+        """The name of the token that it came with."""
+        access = self.link.access
+        return access.name_of(self.head.authorization) if access else ""
 
     @property
     def metadata(self) -> Metadata:

@@ -4,31 +4,23 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 
+from conveyor_server.wire.connection_limits import ConnectionLimits
+
 
 @dataclass(frozen=True)
-class Limits:
-    """Bytes, counts and seconds. Infinite where nothing is limited."""
+class Limits(ConnectionLimits):
+    """Bytes, counts and seconds. Infinite where nothing is limited.
 
-    max_message_bytes: int = 64 * 2**20
-    """Of one request or response, compressed or not."""
+    At `max_connections` the longest idle connection gives way to a new one. Headers of more than `header_bytes` end
+    their call; 64 KiB of them end the connection. What gRPC's core counts in `ping_seconds` is counted in frames here.
+    """
+
     max_waiting_calls: int = 1000
     """Inferences that may be in progress; more are refused before they are read."""
-    max_connections: int = 10_000
-    """At this number the longest idle connection gives way to a new one; where all are busy, the new one does."""
-    max_streams: int = 1000
-    """Calls that may be open on one connection; clients keep more to themselves."""
-    header_bytes: int = 16 * 2**10
-    """Of the headers of one call, as HTTP/2 counts them. 64 KiB end the connection."""
     held_bytes_per_connection: int = 128 * 2**20
     """Requests that are not whole yet, and answers that the client does not read."""
     held_bytes: int = 512 * 2**20
     """The same over all connections."""
-    idle_seconds: float = inf
-    """How long a connection may be without a call."""
-    age_seconds: float = inf
-    """How long a connection may last; a tenth more or less, so that clients do not come back all at once."""
-    age_grace_seconds: float = 60.0
-    """How long its calls may go on after that."""
     keepalive_seconds: float = inf
     """After how much silence a connection is asked whether it lives."""
     keepalive_timeout_seconds: float = 20.0

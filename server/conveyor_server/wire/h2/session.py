@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import ngh2
 
 from conveyor_server.core.errors import Overloaded, PeerTooSlow, RequestError, UnknownMethod
+from conveyor_server.wire.access import Access
 from conveyor_server.wire.h2.answers import Answers
 from conveyor_server.wire.h2.calls import H2Call
 from conveyor_server.wire.h2.headers import Headers, HeadReader, NoGrpcRequest
@@ -53,6 +54,8 @@ class Shared:
     """By path: `/service/method`."""
     limits: Limits
     traffic: Traffic
+    access: Access | None
+    """Who may call what; None lets all in."""
     admit: Callable[[Rpc, float | None], None]
     """Raises a RequestError when a call of this kind, that waits so many seconds at most, is not worth reading."""
 
@@ -75,6 +78,7 @@ class Session:
     def __init__(self, shared: Shared, output_soon: Callable[[], None]) -> None:
         self.loop = asyncio.get_running_loop()
         self.traffic = shared.traffic
+        self.access = shared.access
         self.max_message_bytes = shared.limits.max_message_bytes
         self.calls: dict[int, H2Call] = {}
         self.opened = self.unread = 0
@@ -201,6 +205,8 @@ class Session:
             rpc = self._shared.routes.get(head.path)
             if rpc is None:
                 raise UnknownMethod(f"Method not found: {head.path[:200].decode('latin-1')}")
+            if self._shared.access is not None and rpc.scope is not None:
+                self._shared.access.check(rpc.scope, head.authorization)
             self._shared.admit(rpc, head.timeout)
         except RequestError as error:
             self._answers.refuse_stream(stream_id, error, end)

@@ -6,6 +6,8 @@ import logging
 import socket
 
 from conveyor_server.core.errors import Overloaded, StartError
+from conveyor_server.wire.access import Access
+from conveyor_server.wire.certificates import Certificates
 from conveyor_server.wire.h2.connection import Connection, Hub
 from conveyor_server.wire.h2.limits import Ledger, Limits
 from conveyor_server.wire.h2.session import Shared
@@ -25,18 +27,30 @@ class H2Transport:
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         limits: what peers may make it hold and wait for.
+        certificates: for TLS; None for none.
+        access: who may call what; None lets all in.
 
     Raises:
         StartError: the address is taken or not ours.
     """
 
-    def __init__(self, service: Service, host: str, port: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        service: Service,
+        host: str,
+        port: int,
+        limits: Limits,
+        *,
+        certificates: Certificates | None = None,
+        access: Access | None = None,
+    ) -> None:
         self._limits = limits
         self._traffic = Traffic()
         routes = {
             f"/{name}/{method}".encode(): rpc for name, rpcs in service.rpcs.items() for method, rpc in rpcs.items()
         }
-        shared = Shared(routes, limits, self._traffic, self._admit)
+        shared = Shared(routes, limits, self._traffic, access, self._admit)
+        self._tls = certificates.grpc_context if certificates else None
         self._hub = Hub(shared, Ledger(limits.held_bytes), self._relieve)
         self._hub.empty.set()
         self._sockets = _listen(host, port)
@@ -52,7 +66,9 @@ class H2Transport:
         """Begins to accept connections."""
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
-            self._servers.append(await loop.create_server(self._connect, sock=listening, backlog=_BACKLOG))
+            self._servers.append(
+                await loop.create_server(self._connect, sock=listening, backlog=_BACKLOG, ssl=self._tls)
+            )
 
     def leave(self) -> None:
         """Accepts no more connections, and asks clients to take their calls elsewhere; open calls go on."""

@@ -26,7 +26,7 @@ class Bench:
         self.traffic = Traffic()
         self.refuse = None
         routes = {f"/{NAME}/{method}".encode(): rpc for method, rpc in self.service.rpcs[NAME].items()}
-        self.shared = Shared(routes, Limits(**limits), self.traffic, self.admit)
+        self.shared = Shared(routes, Limits(**limits), self.traffic, None, self.admit)
         self.session = Session(self.shared, lambda: None)
         self.sent = b""
 
