@@ -56,13 +56,13 @@ def tls_flags(files):
 
 
 @pytest.fixture(scope="module")
-def tls(repository, files):
+def tls(transport, repository, files):
     with ServerProcess(repository, *tls_flags(files)) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def mutual(repository, files):
+def mutual(transport, repository, files):
     with ServerProcess(repository, *tls_flags(files), "--tls-client-authority", files["clients"][0]) as server:
         yield server
 

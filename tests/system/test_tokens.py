@@ -61,7 +61,7 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(repository, file):
+def server(transport, repository, file):
     flags = ["--tokens", str(file), "--model-control", "explicit", "--load", "*", "--allow-admin"]
     with ServerProcess(repository, *flags, "--access-log", "--log-level", "debug") as process:
         yield process

@@ -32,6 +32,7 @@ class Hub:
     """The connections of a transport, and what they share.
 
     Attributes:
+        find_place: sees to it that there is a place for a new connection.
         relieve: makes room when the ledger is over its limit.
         empty: set while there is no connection.
         buffer: what was read last; it is handled before anything else is read.
@@ -39,6 +40,7 @@ class Hub:
 
     shared: Shared
     ledger: Ledger
+    find_place: "Callable[[Connection], None]"
     relieve: Callable[[], None]
     connections: "dict[Connection, None]" = field(default_factory=dict)
     empty: asyncio.Event = field(default_factory=asyncio.Event)
@@ -47,6 +49,9 @@ class Hub:
 
 class Connection(asyncio.BufferedProtocol):
     """One connection, from its first byte to its last.
+
+    Args:
+        hub: what it shares with the others.
 
     Attributes:
         held: bytes that this peer makes us hold.
@@ -83,6 +88,7 @@ class Connection(asyncio.BufferedProtocol):
         self._writable = True
         self._flush_soon()
         self._ticking = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._hub.find_place(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
@@ -95,7 +101,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._session.receive(self._hub.buffer[:nbytes])
         except SessionBroken as error:
-            self.cut(f"it broke the protocol: {error}")
+            self._break(error)
             return
         calls = self._session.opened - before
         self._appetite = min(READ_AT_ONCE, nbytes * CALLS_AT_ONCE // calls) if calls else READ_AT_ONCE
@@ -115,9 +121,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has gone, and with it whoever waited for an answer."""
-        self._hub.connections.pop(self, None)
-        if not self._hub.connections:
-            self._hub.empty.set()
         self._lose()
 
     def leave(self) -> None:
@@ -129,6 +132,15 @@ class Connection(asyncio.BufferedProtocol):
         self._session.leave()
         self._loop.call_later(LEAVING_SECONDS, self._leave_for_good)
 
+    def make_room(self, *, at_once: bool) -> None:
+        """Goes, because another needs the place: as soon as the client has been told, or at once."""
+        if at_once:
+            self.cut("another needs its place")
+            return
+        self._hub.connections[self] = self._hub.connections.pop(self, None)  # the next one is asked the next time
+        self.leave()
+        self._loop.call_later(2 * LEAVING_SECONDS, self.cut, "another needs its place")
+
     def _leave_for_good(self) -> None:
         if not self._session.over:
             self._session.leave_for_good()
@@ -136,6 +148,15 @@ class Connection(asyncio.BufferedProtocol):
     def end_streams(self) -> None:
         """Ends streams that would go on, with a code that clients retry elsewhere."""
         self._session.end_streams()
+
+    def _break(self, error: SessionBroken) -> None:
+        """Ends a connection whose client did what it must not, with last words if there are any."""
+        if error.last_words and self._writable:
+            self._transport.write(error.last_words)
+            self._lose()
+            self._transport.close()
+        else:
+            self.cut(f"it broke the protocol: {error}")
 
     def cut(self, reason: str) -> None:
         """Closes at once."""
@@ -145,6 +166,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _lose(self) -> None:
         self._writable = False
+        self._hub.connections.pop(self, None)
+        if not self._hub.connections:
+            self._hub.empty.set()
         if self._ticking is not None:
             self._ticking.cancel()
         self._session.lose()
@@ -162,7 +186,7 @@ class Connection(asyncio.BufferedProtocol):
             try:
                 data = session.output(WRITE_AT_ONCE)
             except SessionBroken as error:
-                self.cut(f"it broke the protocol: {error}")
+                self._break(error)
                 return
             if data:
                 self._written += len(data)

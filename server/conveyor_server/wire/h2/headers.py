@@ -109,14 +109,15 @@ def read_head(headers: Headers) -> CallHead:
     encoding = fields.get(b"grpc-encoding", b"identity")
     if encoding not in ENCODINGS:
         raise UnknownMethod(f"grpc-encoding '{_shown(encoding)}' is not one of identity, gzip, deflate.")
-    timeout, authorization = fields.get(b"grpc-timeout"), fields.get(b"authorization")
+    timeout = fields.get(b"grpc-timeout")
+    authorization = b",".join(value for name, value in headers if name == b"authorization")  # two are as good as none
     path = fields.get(b":path", b"")
     return CallHead(
         path,
         path.rpartition(b"/")[2].decode("latin-1"),
         None if timeout is None else read_timeout(timeout),
         encoding,
-        None if authorization is None else authorization.decode("latin-1"),
+        authorization.decode("latin-1") if authorization else None,
         headers,
     )
 

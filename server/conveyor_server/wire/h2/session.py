@@ -43,7 +43,16 @@ _CONFIGURATION = ngh2.Configuration(
 
 
 class SessionBroken(Exception):
-    """The peer broke the protocol, or a limit that ends a connection. The text says how."""
+    """The peer broke the protocol, or a limit that ends a connection.
+
+    Args:
+        text: how it did.
+        last_words: bytes to send before the connection is closed, if it can still be told.
+    """
+
+    def __init__(self, text: str, last_words: bytes = b"") -> None:
+        super().__init__(text)
+        self.last_words = last_words
 
 
 @dataclass(frozen=True)
@@ -253,7 +262,9 @@ class Session:
     def _note_noise(self) -> None:
         self._noise += 1
         if self._noise > MOST_NOISE + 10 * (self.opened - self._noted):
-            raise SessionBroken("too many frames that bring nothing")
+            # gRPC's clients know these words, and ask less often.
+            self._http2.send_goaway(ngh2.ErrorCode.ENHANCE_YOUR_CALM, debug_data=b"too_many_pings")
+            raise SessionBroken("too many frames that bring nothing", self._http2.data_to_send())
 
     def look(self) -> None:
         """Some time has passed: what was sent before is forgiven."""

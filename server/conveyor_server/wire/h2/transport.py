@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 
@@ -17,6 +18,10 @@ from conveyor_server.wire.traffic import Traffic
 log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+_LOOKED_AT = 64
+"""Connections, the oldest ones, of which one may have to make room."""
+_LEAVING = 2
+"""So many connections, or a tenth of the limit, there may be above it while they are leaving."""
 
 
 class H2Transport:
@@ -51,7 +56,7 @@ class H2Transport:
         }
         shared = Shared(routes, limits, self._traffic, access, self._admit)
         self._tls = certificates.grpc_context if certificates else None
-        self._hub = Hub(shared, Ledger(limits.held_bytes), self._relieve)
+        self._hub = Hub(shared, Ledger(limits.held_bytes), self._find_place, self._relieve)
         self._hub.empty.set()
         self._sockets = _listen(host, port)
         self.port: int = self._sockets[0].getsockname()[1]
@@ -64,11 +69,15 @@ class H2Transport:
 
     async def start(self) -> None:
         """Begins to accept connections."""
-        loop = asyncio.get_running_loop()
         for listening in self._sockets:
-            self._servers.append(
-                await loop.create_server(self._connect, sock=listening, backlog=_BACKLOG, ssl=self._tls)
-            )
+            self._servers.append(await self._serve(listening))
+
+    async def _serve(self, listening: socket.socket) -> asyncio.Server:
+        loop, tls = asyncio.get_running_loop(), self._tls
+        handshake = self._limits.greeting_seconds if tls else None
+        return await loop.create_server(
+            self._connect, sock=listening, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=handshake
+        )
 
     def leave(self) -> None:
         """Accepts no more connections, and asks clients to take their calls elsewhere; open calls go on."""
@@ -91,11 +100,18 @@ class H2Transport:
         await asyncio.sleep(0)
 
     def _connect(self) -> Connection:
-        connections = self._hub.connections
-        if len(connections) >= self._limits.max_connections:
-            idlest = max(connections, key=lambda connection: connection.idle_seconds)
-            idlest.cut("another needs its place")
         return Connection(self._hub)
+
+    def _find_place(self, new: Connection) -> None:
+        """Above the limit, an idle connection makes room for a new one; if none is idle, the new one goes."""
+        connections, limit = self._hub.connections, self._limits.max_connections
+        if len(connections) <= limit:
+            return
+        idlest = max(itertools.islice(connections, _LOOKED_AT), key=lambda connection: connection.idle_seconds)
+        if idlest is new or idlest.idle_seconds == 0:
+            new.cut("there are as many as there may be")
+        else:
+            idlest.make_room(at_once=len(connections) > limit + max(_LEAVING, limit // 10))
 
     def _admit(self, rpc: Rpc, timeout: float | None) -> None:
         if type(rpc) is Immediate and self._traffic.in_progress >= self._limits.max_waiting_calls:
