@@ -29,9 +29,9 @@ from rich.table import Table
 from torch import nn
 
 from conveyor_exporter import layers
-from conveyor_exporter.metadata import Metadata
 from conveyor_exporter.models import Sequential
-from conveyor_exporter.onnx_export import export_onnx, to_bytes
+from conveyor_exporter.onnx_file.export import export_onnx, to_bytes
+from conveyor_exporter.onnx_file.metadata import Metadata
 
 BATCHES = (1, 32, 64)
 SECONDS_PER_TIMING = 0.15

@@ -11,18 +11,18 @@ import onnx
 from torch import nn
 
 from conveyor_exporter.arguments import Shape, sample_shape
-from conveyor_exporter.conditions import LIMIT, MAX_DROP, Conditions
 from conveyor_exporter.errors import InvalidArgument, VerificationFailed
-from conveyor_exporter.file_format import OPSET, FileFormat, InputDtype, Precision
-from conveyor_exporter.inspection import LayerDescription, describe_layers
-from conveyor_exporter.labelled_data import LabelledData
-from conveyor_exporter.metadata import Metadata, Source
 from conveyor_exporter.network import Network
-from conveyor_exporter.onnx_export import append_property, export_onnx, finish, to_bytes
+from conveyor_exporter.onnx_file.export import append_property, export_onnx, finish, to_bytes
+from conveyor_exporter.onnx_file.file_format import OPSET, FileFormat, InputDtype, Precision
+from conveyor_exporter.onnx_file.inspection import LayerDescription, describe_layers
+from conveyor_exporter.onnx_file.metadata import Metadata, Source
+from conveyor_exporter.pictures.labelled_data import LabelledData
 from conveyor_exporter.publish import Published, check_model_name, publish
-from conveyor_exporter.reference import ReferenceModel
-from conveyor_exporter.verification import Verification
-from conveyor_exporter.verify import verify
+from conveyor_exporter.verification.conditions import LIMIT, MAX_DROP, Conditions
+from conveyor_exporter.verification.evidence import Verification
+from conveyor_exporter.verification.reference import ReferenceModel
+from conveyor_exporter.verification.verify import verify
 
 FLOAT16_LIMIT = 2e-2
 """Largest difference of a probability in float16: it has 11 bits, and a network's sums lose a few of them."""

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from conveyor_exporter.checkpoint import Checkpoint, Snapshot
-from conveyor_exporter.early_stopping import EarlyStopping, Watch
 from conveyor_exporter.errors import CheckpointFailed, CheckpointMismatch
 from conveyor_exporter.layers import Dense
 from conveyor_exporter.models import Sequential
-from conveyor_exporter.randomness import random_states, restore_random_states
+from conveyor_exporter.training.checkpoint import Checkpoint, Snapshot
+from conveyor_exporter.training.early_stopping import EarlyStopping, Watch
+from conveyor_exporter.training.randomness import random_states, restore_random_states
 
 NAMES = st.text("abc._0", min_size=1, max_size=6)
 TENSORS = st.dictionaries(NAMES, st.integers(0, 3).map(lambda n: torch.arange(6.0)[:n] / 7), max_size=3)

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from conveyor_exporter.dataset import Dataset, read_dataset
-from conveyor_exporter.labelled_data import LabelledData
+from conveyor_exporter.pictures.dataset import Dataset, read_dataset
+from conveyor_exporter.pictures.labelled_data import LabelledData
 
 SHAPE = (4, 5, 1)
 PIXELS = np.arange(20, dtype=np.uint8).reshape(4, 5)

@@ -14,7 +14,8 @@ import onnxruntime
 import pytest
 
 from conveyor_exporter import __main__ as commands
-from conveyor_exporter import demo, digits, recipes
+from conveyor_exporter.demo import digits, recipes
+from conveyor_exporter.demo.run import MODELS
 from conveyor_exporter.publish import latest, publish
 
 COMMAND = [sys.executable, "-m", "conveyor_exporter"]
@@ -100,7 +101,7 @@ def test_interrupting_leaves_nothing_behind(tmp_path):
 
 
 def test_retrain_publishes_the_next_version_and_a_terminal_shows_a_bar(tmp_path):
-    for name in demo.MODELS:
+    for name in MODELS:
         publish(b"old", tmp_path, name)
     leader, follower = pty.openpty()
     command = [*COMMAND, "demo", "--repository", str(tmp_path), "--retrain", "--epochs", "1"]
@@ -116,7 +117,7 @@ def test_retrain_publishes_the_next_version_and_a_terminal_shows_a_bar(tmp_path)
             raise
     os.close(leader)
     assert process.returncode == 0
-    assert [latest(tmp_path, name).version for name in demo.MODELS] == [2, 2]
+    assert [latest(tmp_path, name).version for name in MODELS] == [2, 2]
     text = output.decode()
     assert "━" in text
     assert re.search(r"\b\d+/250\b", text)
@@ -182,4 +183,4 @@ def test_the_split_is_even_seeded_and_without_overlap():
 
 
 def test_every_demo_model_has_a_recipe():
-    assert tuple(recipes.RECIPES) == demo.MODELS
+    assert tuple(recipes.RECIPES) == MODELS

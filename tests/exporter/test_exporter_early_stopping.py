@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from conveyor_exporter.early_stopping import EarlyStopping, Watch
 from conveyor_exporter.layers import Dense
 from conveyor_exporter.models import Sequential
+from conveyor_exporter.training.early_stopping import EarlyStopping, Watch
 
 
 def run(rule, values):

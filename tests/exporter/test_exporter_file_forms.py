@@ -13,16 +13,18 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from conveyor_exporter import digits, export, onnx_export, pipeline
+from conveyor_exporter import export, pipeline
+from conveyor_exporter.demo import digits
 from conveyor_exporter.errors import ExportFailed, VerificationFailed
-from conveyor_exporter.file_format import HIGHEST_IR_VERSION, IR_VERSIONS, FileFormat
-from conveyor_exporter.float16 import to_float16
-from conveyor_exporter.inspection import describe_layers
-from conveyor_exporter.labelled_data import LabelledData
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
-from conveyor_exporter.metadata import Metadata
 from conveyor_exporter.models import Sequential
-from conveyor_exporter.onnx_export import export_onnx
+from conveyor_exporter.onnx_file import export as onnx_export
+from conveyor_exporter.onnx_file.export import export_onnx
+from conveyor_exporter.onnx_file.file_format import HIGHEST_IR_VERSION, IR_VERSIONS, FileFormat
+from conveyor_exporter.onnx_file.float16 import to_float16
+from conveyor_exporter.onnx_file.inspection import describe_layers
+from conveyor_exporter.onnx_file.metadata import Metadata
+from conveyor_exporter.pictures.labelled_data import LabelledData
 
 OLD_PYTHON = Path(__file__).parents[2] / ".tools" / "onnxruntime-1.17" / "bin" / "python"
 

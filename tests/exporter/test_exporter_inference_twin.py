@@ -16,7 +16,6 @@ from torch import nn
 
 from conveyor_exporter import activations
 from conveyor_exporter.errors import InvalidInput
-from conveyor_exporter.inference_twin import InferenceTwin
 from conveyor_exporter.layers import (
     Activation,
     AveragePooling2D,
@@ -39,9 +38,10 @@ from conveyor_exporter.layers import (
     SpatialLayer,
     ZeroPadding2D,
 )
-from conveyor_exporter.metadata import Metadata
 from conveyor_exporter.models import Sequential
-from conveyor_exporter.onnx_export import export_onnx, to_bytes
+from conveyor_exporter.onnx_file.export import export_onnx, to_bytes
+from conveyor_exporter.onnx_file.inference_twin import InferenceTwin
+from conveyor_exporter.onnx_file.metadata import Metadata
 
 ANSWERS = Metadata.for_units(1, ["no", "yes"])
 SHAPE = (9, 8, 3)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from conveyor_exporter.labelled_data import LabelledData
+from conveyor_exporter.pictures.labelled_data import LabelledData
 
 
 def test_data_take_their_types():

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from conveyor_exporter.file_format import InputDtype
-from conveyor_exporter.metadata import Metadata, Source, Task
+from conveyor_exporter.onnx_file.file_format import InputDtype
+from conveyor_exporter.onnx_file.metadata import Metadata, Source, Task
 
 
 def test_binary_properties():

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conveyor_exporter import figures
-from conveyor_exporter.labelled_data import LabelledData
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
-from conveyor_exporter.model_card import CardFacts, card
 from conveyor_exporter.models import Sequential
+from conveyor_exporter.pictures.labelled_data import LabelledData
 from conveyor_exporter.pipeline import export
-from conveyor_exporter.training import History
+from conveyor_exporter.report import figures
+from conveyor_exporter.report.model_card import CardFacts, card
+from conveyor_exporter.training.trainer import History
 
 
 def looks_left(channels=1):

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from conveyor_exporter.errors import ExportFailed
-from conveyor_exporter.inference_twin import InferenceTwin
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
-from conveyor_exporter.metadata import Metadata
 from conveyor_exporter.models import Sequential
-from conveyor_exporter.onnx_export import export_onnx, to_bytes
-from conveyor_exporter.verify import verify
+from conveyor_exporter.onnx_file.export import export_onnx, to_bytes
+from conveyor_exporter.onnx_file.inference_twin import InferenceTwin
+from conveyor_exporter.onnx_file.metadata import Metadata
+from conveyor_exporter.verification.verify import verify
 
 ANSWERS = Metadata.for_units(1, ["no", "yes"])
 
@@ -80,9 +80,9 @@ EXPORT = """
 import sys
 import numpy as np
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
-from conveyor_exporter.metadata import Metadata
+from conveyor_exporter.onnx_file.metadata import Metadata
 from conveyor_exporter.models import Sequential
-from conveyor_exporter.onnx_export import export_onnx, to_bytes
+from conveyor_exporter.onnx_file.export import export_onnx, to_bytes
 network = Sequential([Conv2D(16, 3, activation="relu", input_shape=(28, 28, 1)), Flatten(), Dense(1, "sigmoid")])
 generator = np.random.default_rng(0)
 network.set_weights([generator.normal(0, 0.05, w.shape) for w in network.get_weights()])

@@ -11,9 +11,9 @@ from torch import nn
 
 from conveyor_exporter import export, pipeline
 from conveyor_exporter.errors import ExportFailed, VerificationFailed
-from conveyor_exporter.labelled_data import LabelledData
 from conveyor_exporter.layers import Dense, Flatten
 from conveyor_exporter.models import Sequential
+from conveyor_exporter.pictures.labelled_data import LabelledData
 
 
 def head(units, activation, **options):
@@ -131,7 +131,7 @@ def test_the_package_itself_loads_nothing_heavy():
 def test_onnxruntime_is_loaded_with_its_telemetry_off():
     program = (
         "import os; os.environ.pop('ORT_DISABLE_TELEMETRY', None)\n"
-        "from conveyor_exporter.runtime import load_onnxruntime\n"
+        "from conveyor_exporter.onnx_file.runtime import load_onnxruntime\n"
         "load_onnxruntime(); print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)

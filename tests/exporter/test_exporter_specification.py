@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from conveyor_exporter import layers
-from conveyor_exporter.early_stopping import EarlyStopping
 from conveyor_exporter.losses import CategoricalCrossentropy
 from conveyor_exporter.optimizers import Adam
-from conveyor_exporter.specification import LAYERS, read_specification
-from conveyor_exporter.toml_table import flatten
+from conveyor_exporter.sources.specification import LAYERS, read_specification
+from conveyor_exporter.sources.toml_table import flatten
+from conveyor_exporter.training.early_stopping import EarlyStopping
 
 EXAMPLES = Path(__file__).parents[2] / "exporter" / "examples"
 GOOD = """

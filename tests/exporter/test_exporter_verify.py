@@ -11,12 +11,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from conveyor_exporter.conditions import BATCHES, Conditions
 from conveyor_exporter.errors import MissingDependency
-from conveyor_exporter.labelled_data import LabelledData
-from conveyor_exporter.onnx_export import to_bytes
-from conveyor_exporter.verification import Accuracy, Comparison, Verification
-from conveyor_exporter.verify import verify
+from conveyor_exporter.onnx_file.export import to_bytes
+from conveyor_exporter.pictures.labelled_data import LabelledData
+from conveyor_exporter.verification.conditions import BATCHES, Conditions
+from conveyor_exporter.verification.evidence import Accuracy, Comparison, Verification
+from conveyor_exporter.verification.verify import verify
 
 
 @pytest.fixture

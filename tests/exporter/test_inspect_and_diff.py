@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from conveyor_exporter.__main__ import run
-from conveyor_exporter.comparison import differences
 from conveyor_exporter.errors import ModelFileRefused
-from conveyor_exporter.inspection import describe_layers
-from conveyor_exporter.model_file import read_model
-from conveyor_exporter.model_report import inspect_model
+from conveyor_exporter.onnx_file.comparison import differences
+from conveyor_exporter.onnx_file.inspection import describe_layers
+from conveyor_exporter.onnx_file.model_file import read_model
+from conveyor_exporter.report.model_report import inspect_model
 
 
 @pytest.fixture

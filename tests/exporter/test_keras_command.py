@@ -12,8 +12,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from conveyor_exporter import digits, load_keras
+from conveyor_exporter import load_keras
 from conveyor_exporter.__main__ import run
+from conveyor_exporter.demo import digits
 from support import keras_files
 from support.keras_files import archive, config, entry, layer
 

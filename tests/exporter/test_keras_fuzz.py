@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from conveyor_exporter.errors import ExporterError
-from conveyor_exporter.keras_file import load_keras
+from conveyor_exporter.sources.keras_file import load_keras
 from support.keras_files import archive, archive_weights, config, functional_config, legacy
 
 FILES = {"keras": archive(functional_config()), "h5": legacy(), "weights": archive_weights()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conveyor_exporter import load_keras
-from conveyor_exporter.keras_file import read_keras
+from conveyor_exporter.sources.keras_file import read_keras
 
 PROGRAM = Path(__file__).parents[1] / "support" / "save_keras_models.py"
 NOT_AS_H5 = {"random_brightness"}

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conveyor_exporter import digits
 from conveyor_exporter.__main__ import run
+from conveyor_exporter.demo import digits
 
 
 def test_samples_are_pictures_of_digits_that_were_held_out(tmp_path, capsys):

@@ -12,7 +12,7 @@ import torch
 
 from conveyor_exporter.__main__ import run
 from conveyor_exporter.errors import InvalidArgument, ModelFileRefused
-from conveyor_exporter.torch_module import fit_ends, load_weights, make_module, read_weights
+from conveyor_exporter.sources.torch_module import fit_ends, load_weights, make_module, read_weights
 
 NETWORK = """
 from torch import nn

@@ -19,6 +19,6 @@ def command(file: Path, *, options: ExportOptions, data: Path | None = None) -> 
     data: Path | None
         Labelled pictures to verify on: an npz file with x and y, or a folder with a folder of pictures for each class.
     """
-    from conveyor_exporter.keras_export import run_keras_export
+    from conveyor_exporter.runs.keras_export import run_keras_export
 
     run_keras_export(Console(), file, data, options.keywords())

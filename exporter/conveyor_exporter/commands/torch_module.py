@@ -38,7 +38,7 @@ def command(
     data: Path | None
         Labelled pictures to verify on: an npz file with x and y, or a folder with a folder of pictures for each class.
     """
-    from conveyor_exporter.torch_export import TorchSource, run_torch_export
+    from conveyor_exporter.runs.torch_export import TorchSource, run_torch_export
 
     source = TorchSource(factory, weights, parse_shape(input_shape), channels_first, activation, data)
     run_torch_export(Console(), source, options.keywords())

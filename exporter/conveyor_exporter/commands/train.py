@@ -22,6 +22,6 @@ def command(specification: Path, data: Path, *, options: ExportOptions, checkpoi
     checkpoint: Path
         File to note the state of the training in after each epoch.
     """
-    from conveyor_exporter.training_run import run_training
+    from conveyor_exporter.runs.training_run import run_training
 
     run_training(Console(), specification, data, checkpoint, options.keywords())
