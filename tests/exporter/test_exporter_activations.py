@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from conveyor_exporter import activations
+from conveyor_exporter.layers import Activation, Conv2D, Dense, DepthwiseConv2D, SeparableConv2D
 
 AT_MINUS_ONE_AND_TWO = {
     "linear": (-1, 2),
@@ -35,6 +36,8 @@ AT_MINUS_ONE_AND_TWO = {
     "soft_shrink": (-0.5, 1.5),
     "log_softmax": (-math.log1p(math.exp(3)), -math.log1p(math.exp(-3))),
     "softmax": (1 / (1 + math.exp(3)), 1 / (1 + math.exp(-3))),
+    "sparsemax": (0, 1),
+    "glu": (-1 / (1 + math.exp(-2)),),
 }
 
 
@@ -53,3 +56,30 @@ def test_what_may_mix_channels_is_not_elementwise():
     assert activations.is_elementwise(activations.relu)
     assert not activations.is_elementwise(activations.softmax)
     assert not activations.is_elementwise(lambda x: x)
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_sparsemax_is_the_closest_point_whose_values_add_up_to_one(axis):
+    x = torch.randn(50, 6, 6, generator=torch.Generator().manual_seed(0))
+    outputs = activations.sparsemax(x, axis)
+    for values, got in zip(x.movedim(axis, -1).reshape(-1, 6), outputs.movedim(axis, -1).reshape(-1, 6), strict=True):
+        largest = sorted(values.tolist(), reverse=True)
+        # Algorithm 1 of the paper
+        support = max(k for k in range(1, 7) if 1 + k * largest[k - 1] > sum(largest[:k]))
+        threshold = (sum(largest[:support]) - 1) / support
+        assert got.tolist() == pytest.approx([max(value - threshold, 0) for value in values.tolist()], abs=1e-6)
+        assert got.sum().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_glu_halves_the_channels_of_any_layer():
+    shapes = [
+        (Conv2D(6, 2, activation="glu"), (4, 4, 2), (3, 3, 3)),
+        (DepthwiseConv2D(2, activation="glu"), (4, 4, 2), (3, 3, 1)),
+        (SeparableConv2D(4, 2, activation="glu"), (4, 4, 2), (3, 3, 2)),
+        (Dense(4, activation="glu"), (3,), (2,)),
+        (Activation("glu"), (3, 4), (3, 2)),
+    ]
+    for layer, given, made in shapes:
+        assert layer(torch.zeros(1, *given)).shape[1:] == layer.output_shape == made
+    with pytest.raises(ValueError, match=r"Dense 'dense': `glu` halves the channels, and 3 cannot be halved"):
+        Dense(3, activation="glu")(torch.zeros(1, 2))

@@ -18,7 +18,6 @@ from conveyor_exporter.demo import digits
 from conveyor_exporter.errors import ExportFailed, VerificationFailed
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
 from conveyor_exporter.models import Sequential
-from conveyor_exporter.onnx_file import export as onnx_export
 from conveyor_exporter.onnx_file.export import export_onnx
 from conveyor_exporter.onnx_file.file_format import HIGHEST_IR_VERSION, IR_VERSIONS, FileFormat
 from conveyor_exporter.onnx_file.float16 import to_float16
@@ -46,23 +45,6 @@ def trained():
     network.fit(training.images, training.labels, batch_size=16, epochs=2, verbose=0)
     rows = np.arange(0, len(test), 4)
     return network, LabelledData(test.images[rows], test.labels[rows])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def traced_once(trained):
-    """Torch takes a second to trace a network, and traces this one the same way each time."""
-    real, traces = onnx_export._trace, {}
-
-    def trace(model, *arguments):
-        if model is not trained[0]:
-            return real(model, *arguments)
-        if arguments not in traces:
-            traces[arguments] = real(model, *arguments)
-        return copy.deepcopy(traces[arguments])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_export, "_trace", trace)
-        yield
 
 
 def published(trained, folder, **options):

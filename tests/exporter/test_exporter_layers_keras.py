@@ -91,8 +91,10 @@ def test_arguments_have_the_names_order_and_defaults_of_keras(kind):
 
 @pytest.mark.parametrize("name", sorted(activations.NAMED))
 def test_an_activation_is_that_of_keras(name):
-    x = np.random.default_rng(0).normal(0, 3, size=(40, 7)).astype(np.float32)
-    x[0] = [-1, -0.5, 0, 0.5, 1, 6, -100]
+    x = np.random.default_rng(0).normal(0, 3, size=(40, 8)).astype(np.float32)
+    x[0] = [-1, -0.5, 0, 0.5, 1, 6, -100, 100]
+    if name == "sparsemax":  # of Keras up to 3.15.1 it is right only where one value is by far the largest
+        x = x[np.diff(np.sort(x)[:, -2:])[:, 0] > 1]
     expected = keras.activations.get(name)(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(activations.get(name, "Dense")(torch.from_numpy(x)).numpy(), expected, atol=2e-6)
 

@@ -67,7 +67,7 @@ BREAKAGES = {
     "one dense value": lambda model: change(model, "dense.kernel", one_value),
     "kernel axes swapped": lambda model: change(model, "conv2d.kernel", lambda w: w.transpose(0, 1, 3, 2)),
     "flatten order not folded": lambda model: change(
-        model, "dense.kernel", lambda w: w.reshape(1, 16, 26, 26).transpose(0, 2, 3, 1).reshape(1, -1)
+        model, "dense.kernel", lambda w: w.reshape(26, 26, 16).transpose(2, 0, 1).reshape(w.shape)
     ),
     "bias of the convolution lost": lambda model: node(model, "conv2d").input.pop(),
     "bias of the dense layer lost": lambda model: node(model, "dense").input.pop(),

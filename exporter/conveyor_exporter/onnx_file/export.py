@@ -1,31 +1,21 @@
-"""Owns the way from a torch module to a finished ONNX model: trace, clean, check. Knows nothing of publishing."""
+"""Owns the way from a model to a finished ONNX file: write, change its form, check. Knows nothing of publishing."""
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import onnx
-import torch
 from torch import nn
 
 from conveyor_exporter.arguments import Shape
 from conveyor_exporter.errors import ExportFailed, InvalidArgument, NotBuilt
-from conveyor_exporter.evaluation import evaluation_mode
 from conveyor_exporter.network import Network
-from conveyor_exporter.onnx_file.cleanup import clean
-from conveyor_exporter.onnx_file.file_format import FLOAT32_FILE, FileFormat, InputDtype, Precision
+from conveyor_exporter.onnx_file.file_format import BATCH_AXIS, FLOAT32_FILE, FileFormat, InputDtype, Precision
 from conveyor_exporter.onnx_file.float16 import to_float16
 from conveyor_exporter.onnx_file.graph_ends import give_logits, take_bytes
-from conveyor_exporter.onnx_file.inference_twin import InferenceTwin
 from conveyor_exporter.onnx_file.int8 import to_int8
 from conveyor_exporter.onnx_file.metadata import Metadata
+from conveyor_exporter.onnx_file.network_graph import is_ours_alone, write_network
+from conveyor_exporter.onnx_file.torch_trace import trace
 from conveyor_exporter.pictures.labelled_data import LabelledData
-
-INPUT_NAME = "image"
-BATCH_AXIS = "batch"
-SAMPLE_BATCH = 2  # torch turns a batch axis of size 1 into a constant
 
 
 def export_onnx(
@@ -37,15 +27,20 @@ def export_onnx(
         model: our network, or any module from float32 [batch, *input_shape] to float32 [batch, units].
         input_shape: the shape of one sample, without the batch axis.
         metadata: what the file says about itself.
-        form: opset and IR version; its other choices are for `finish`.
+        form: opset, IR version and precision to prepare for; the precision itself and the ends are for `finish`.
 
     Raises:
-        ExportFailed: torch cannot express the model in ONNX, or the outcome is not what we promise.
+        NotBuilt: the network does not know its shapes yet.
+        ExportFailed: torch cannot express the module in ONNX, or the outcome is not what we promise.
     """
     if isinstance(model, Network) and not model.built:
         raise NotBuilt(f"{model.name} does not know its shapes yet: give its first layer `input_shape`.")
-    program = _trace(model, input_shape, metadata.task.output_name, form.opset)
-    clean(program)
+    output_name = metadata.task.output_name
+    if isinstance(model, Network) and is_ours_alone(model):
+        image_sums = form.precision is Precision.FLOAT32  # int8 has no such sum, and float16 is for a GPU
+        program = write_network(model, output_name, form.opset, image_sums)
+    else:
+        program = trace(model, input_shape, output_name, form.opset)
     program.ir_version = form.ir
     program.metadata_props.extend(
         onnx.StringStringEntryProto(key=key, value=value) for key, value in metadata.to_properties().items()
@@ -100,30 +95,6 @@ def append_property(content: bytes, key: str, value: str) -> bytes:
     return content + addition.SerializeToString(deterministic=True)
 
 
-def _trace(model: nn.Module, input_shape: Shape, output_name: str, opset: int) -> onnx.ModelProto:
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    with evaluation_mode(model), _quiet():
-        module = InferenceTwin(model).eval() if isinstance(model, Network) else model
-        try:
-            program = torch.onnx.export(
-                module,
-                (torch.zeros(SAMPLE_BATCH, *input_shape, device=device),),
-                dynamo=True,
-                external_data=False,
-                opset_version=opset,
-                input_names=[INPUT_NAME],
-                output_names=[output_name],
-                dynamic_shapes=({0: torch.export.Dim(BATCH_AXIS)},),
-                verbose=False,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            reason = str(error.__cause__ or error).partition("\n")[0]  # torch's own text fills a screen
-            raise ExportFailed(f"torch cannot express this model in ONNX: {reason}") from error
-    if program is None:
-        raise ExportFailed("torch returned no ONNX program. This is a bug.")
-    return program.model_proto
-
-
 def _check(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -136,20 +107,3 @@ def _check(model: onnx.ModelProto) -> None:
                 f"the first axis of {value.name!r} does not stay open for any batch size; "
                 "does the model reshape or index over it?"
             )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop the two things that torch's exporter says on every run and that no user can act on."""
-    registry = logging.getLogger("torch.onnx._internal.exporter._registration")
-
-    def worth_saying(record: logging.LogRecord) -> bool:
-        return "torchvision is not installed" not in record.getMessage()
-
-    registry.addFilter(worth_saying)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
-            yield
-    finally:
-        registry.removeFilter(worth_saying)

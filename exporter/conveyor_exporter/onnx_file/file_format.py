@@ -9,6 +9,9 @@ from conveyor_exporter.errors import InvalidArgument
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
+INPUT_NAME = "image"
+BATCH_AXIS = "batch"
+LOGITS = "logits"
 OPSET = 18
 IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
 """Opset to the IR version of the ONNX release that brought it (ONNX, docs/Versioning.md); a lower one is not allowed.

@@ -10,8 +10,8 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from conveyor_exporter.errors import ExportFailed
-from conveyor_exporter.onnx_file.cleanup import in_order
 from conveyor_exporter.onnx_file.inspection import infer_tensors
+from conveyor_exporter.onnx_file.order import in_order
 
 STAYS_FLOAT32 = frozenset(
     {

@@ -5,9 +5,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from conveyor_exporter.errors import ExportFailed
-from conveyor_exporter.onnx_file.cleanup import in_order
+from conveyor_exporter.onnx_file.file_format import LOGITS
+from conveyor_exporter.onnx_file.order import in_order
 
-LOGITS = "logits"
 HEADS = ("Sigmoid", "Softmax")
 MOVES = ("Transpose", "Reshape", "Flatten", "Identity", "Squeeze", "Unsqueeze")
 

@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import NDArray
 
 from conveyor_exporter.errors import ExportFailed
-from conveyor_exporter.onnx_file.cleanup import in_order
 from conveyor_exporter.onnx_file.graph_ends import HEADS
+from conveyor_exporter.onnx_file.order import in_order
 from conveyor_exporter.onnx_file.runtime import load_quantization
 
 CALIBRATION_SAMPLES = 256

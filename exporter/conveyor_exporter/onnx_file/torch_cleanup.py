@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 import onnx
 
-PRODUCER = "conveyor"
-GRAPH_NAME = "conveyor"
+from conveyor_exporter.onnx_file.order import in_order
+
 _SCOPES = "pkg.torch.onnx.name_scopes"  # torch notes there, for each node, the modules that it came from
 
 
@@ -24,37 +24,12 @@ def clean(model: onnx.ModelProto) -> None:
         node.attribute.sort(key=lambda attribute: attribute.name)
         node.input[:] = [renamed.get(tensor, tensor) for tensor in node.input]
         node.output[:] = [renamed.get(tensor, tensor) for tensor in node.output]
-    described: list[onnx.TensorProto | onnx.ValueInfoProto] = [*graph.initializer, *graph.value_info]
-    for value in (*described, *graph.input, *graph.output):
+    described: list[onnx.TensorProto | onnx.ValueInfoProto] = [*graph.initializer, *graph.input]
+    for value in (*described, *graph.output):
         value.name, value.doc_string = renamed.get(value.name, value.name), ""
         del value.metadata_props[:]
-    _sort(graph)
-    graph.name, graph.doc_string = GRAPH_NAME, ""
-    model.producer_name, model.producer_version, model.doc_string, model.domain = PRODUCER, "", "", ""
-    del graph.metadata_props[:], model.metadata_props[:]
-
-
-def in_order(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Tidy up, in place, what another tool did to a clean graph, and return it: stable order, shapes, no notes."""
-    graph = model.graph
-    graph.name, graph.doc_string = GRAPH_NAME, ""
-    del graph.metadata_props[:], graph.value_info[:]
-    for node in graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-        node.attribute.sort(key=lambda attribute: attribute.name)
-    graph.value_info.extend(onnx.shape_inference.infer_shapes(model).graph.value_info)
-    _sort(graph)
-    return model
-
-
-def _sort(graph: onnx.GraphProto) -> None:
-    """Put constants and the shapes of values in the order of their names."""
-    graph.initializer.sort(key=lambda tensor: tensor.name)
-    constants = {tensor.name for tensor in graph.initializer}
-    shapes = sorted((value for value in graph.value_info if value.name not in constants), key=lambda value: value.name)
-    del graph.value_info[:]
-    graph.value_info.extend(shapes)
+    del model.metadata_props[:]
+    in_order(model)
 
 
 def _node_names(nodes: Iterable[onnx.NodeProto]) -> list[str]:
