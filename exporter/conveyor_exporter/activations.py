@@ -59,6 +59,11 @@ def hard_sigmoid(x: torch.Tensor) -> torch.Tensor:
     return functional.hardsigmoid(x)
 
 
+def hard_sigmoid_of_keras_2(x: torch.Tensor) -> torch.Tensor:
+    """Return 0.2 x + 0.5, clipped to [0, 1], which Keras called hard_sigmoid up to version 2."""
+    return functional.hardtanh(0.2 * x + 0.5, 0.0, 1.0)
+
+
 def silu(x: torch.Tensor) -> torch.Tensor:
     """Return x times sigmoid(x), also called swish."""
     return functional.silu(x)
@@ -211,7 +216,7 @@ def get(identifier: str | Activation | None, owner: str) -> Activation:
 
 def is_elementwise(activation: Activation) -> bool:
     """Tell whether the order of the axes is known not to matter; of a user's own function it is not known."""
-    return activation in ELEMENTWISE.values()
+    return activation in ELEMENTWISE.values() or activation is hard_sigmoid_of_keras_2
 
 
 def channels_after(activation: Activation, channels: int, owner: str) -> int:

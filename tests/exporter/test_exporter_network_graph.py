@@ -410,6 +410,7 @@ def test_all_other_layers_run_in_onnxruntime(tmp_path):
 
 def test_all_activations_run_in_onnxruntime(tmp_path):
     models = [network(Conv2D(4, 1, activation=name), shape=(2, 3, 2)) for name in sorted(activations.NAMED)]
+    models.append(network(Dense(4, activation=activations.hard_sigmoid_of_keras_2), shape=(2, 3, 2)))
     for name in ("softmax", "log_softmax", "hard_silu", "glu", "sparsemax"):
         models += [network(layer, shape=(2, 3, 2)) for layer in (Dense(2, activation=name), Activation(name))]
     for model in models:

@@ -5,11 +5,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from conveyor_exporter import load_keras
+from conveyor_exporter import activations, load_keras
 from conveyor_exporter.errors import ModelFileRefused
 from support import keras_files
-from support.keras_files import archive, config, entry, functional_config, keras2_config, layer, legacy
+from support.keras_files import archive, config, entry, functional_config, keras2_config, layer, legacy, metadata
 
 
 def write(folder, content, name="model.keras"):
@@ -48,6 +49,54 @@ def expected(tmp_path):
 )
 def test_all_forms_of_one_model_are_read(tmp_path, expected, content):
     np.testing.assert_array_equal(answers(write(tmp_path, content)), expected)
+
+
+def hidden(activation):
+    """A description whose first layer has another activation."""
+    model = config()
+    layer(model, "first")["config"]["activation"] = activation
+    return model
+
+
+def first_activation(path):
+    return load_keras(path).layers[0].activation
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "meant"),
+    [
+        ("2.15.0", "hard_sigmoid", activations.hard_sigmoid_of_keras_2),
+        ("2.2.4-tf", "Hard_Sigmoid", activations.hard_sigmoid_of_keras_2),
+        ("1.2", "hard_sigmoid", activations.hard_sigmoid_of_keras_2),
+        ("3.0.0", "hard_sigmoid", activations.hard_sigmoid),
+        ("10.0", "hard_sigmoid", activations.hard_sigmoid),
+        ("unknown", "hard_sigmoid", activations.hard_sigmoid),
+        ("2.12.0", "log_softmax_v2", activations.log_softmax),
+        ("2.0.0", "softmax_v2", activations.softmax),
+        ("2.15.0", "relu", activations.relu),
+        ("3.15.2", "sparsemax", activations.sparsemax),
+    ],
+)
+def test_an_activation_means_what_it_meant_in_its_version(tmp_path, version, name, meant):
+    path = write(tmp_path, archive(hidden(name), members={"metadata.json": metadata(version)}))
+    assert first_activation(path) is meant
+
+    def change(file):
+        file.attrs["keras_version"] = version
+
+    assert first_activation(write(tmp_path, legacy(hidden(name), change), "model.h5")) is meant
+
+
+def test_hard_sigmoid_of_keras_2_is_steeper():
+    values = activations.hard_sigmoid_of_keras_2(torch.tensor([-3.0, -2.5, -1.0, 0.0, 2.0, 3.0]))
+    assert values.tolist() == pytest.approx([0, 0, 0.3, 0.5, 0.9, 1])
+
+
+@pytest.mark.parametrize("version", ["3.7.0", "3.15.1"])
+def test_an_activation_that_keras_computed_wrongly_is_refused(tmp_path, version):
+    path = write(tmp_path, archive(hidden("sparsemax"), members={"metadata.json": metadata(version)}))
+    with pytest.raises(ModelFileRefused, match=f"'sparsemax' of Keras {version} computes values that do not add up"):
+        load_keras(path)
 
 
 def test_a_functional_model_of_keras_2_is_read(tmp_path, expected):

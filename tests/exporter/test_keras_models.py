@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conveyor_exporter import load_keras
+from conveyor_exporter import activations, load_keras
 from conveyor_exporter.sources.keras_file import read_keras
 
 PROGRAM = Path(__file__).parents[1] / "support" / "save_keras_models.py"
@@ -23,6 +23,7 @@ STACKS = """
     stack functional nested nested_functional built_by_a_call many mixed_float16 bfloat16 binary_logits logits
     softmax_loss
 """.split()  # noqa: SIM905  fifty names read better as a paragraph
+ACTIVATIONS = [f"activation_{name}" for name in sorted({*activations.NAMED} - {"sparsemax"})]
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +35,11 @@ def saved(tmp_path_factory) -> Path:
 
 
 def test_every_saved_model_is_tested(saved):
-    assert {path.stem for path in saved.glob("*.npz")} == {*LAYERS, *STACKS}
+    assert {path.stem for path in saved.glob("*.npz")} == {*LAYERS, *STACKS, *ACTIVATIONS}
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-@pytest.mark.parametrize("name", LAYERS + STACKS)
+@pytest.mark.parametrize("name", LAYERS + STACKS + ACTIVATIONS)
 def test_the_answers_are_keras(saved, name, suffix):
     path = saved / f"{name}{suffix}"
     if suffix == ".h5" and name in NOT_AS_H5:

@@ -119,6 +119,7 @@ WRITERS: Mapping[Activation, Writer] = {
     activations.mish: _mish,
     activations.sigmoid: _one("Sigmoid"),
     activations.hard_sigmoid: _one("HardSigmoid", alpha=1 / 6, beta=0.5),
+    activations.hard_sigmoid_of_keras_2: _one("HardSigmoid", alpha=0.2, beta=0.5),
     activations.log_sigmoid: _log_sigmoid,
     activations.sparse_sigmoid: _one("HardSigmoid", alpha=0.5, beta=0.5),
     activations.tanh: _one("Tanh"),

@@ -13,6 +13,7 @@ from conveyor_exporter.sources.keras_file.chain import Chain, StoredLayer
 from conveyor_exporter.sources.keras_file.entries import INPUT
 from conveyor_exporter.sources.keras_file.json_text import printable
 from conveyor_exporter.sources.keras_file.table import make_layer, safe_name
+from conveyor_exporter.sources.keras_file.versions import KerasVersion
 from conveyor_exporter.sources.keras_file.weights import StoredWeights
 
 MAX_PARAMETERS = 64 << 20
@@ -21,8 +22,13 @@ MAX_VALUES = 8 << 20
 """Largest input or output of a layer, for one sample; the largest of VGG16 has 3.2 million values."""
 
 
-def assemble(chain: Chain, weights: StoredWeights) -> tuple[Sequential, tuple[str, ...]]:
+def assemble(chain: Chain, weights: StoredWeights, version: KerasVersion) -> tuple[Sequential, tuple[str, ...]]:
     """Return the network with its weights, and the names of the layers that do nothing outside training.
+
+    Args:
+        chain: the layers.
+        weights: what the file has of them.
+        version: which Keras wrote both.
 
     Raises:
         ModelFileRefused: a layer is not understood or does not fit, the network is too large, or the weights are not
@@ -33,7 +39,7 @@ def assemble(chain: Chain, weights: StoredWeights) -> tuple[Sequential, tuple[st
             "the file does not say what shape of input the model takes. Call it once on a picture, or give it an "
             "Input((28, 28, 1)) for example, and save it again."
         )
-    made = [(stored, make_layer(stored)) for stored in chain.layers]
+    made = [(stored, make_layer(stored, version)) for stored in chain.layers]
     kept = [(stored, layer) for stored, layer in made if layer is not None]
     if not kept:
         raise ModelFileRefused("the model has no layer that computes anything.")

@@ -14,6 +14,7 @@ from conveyor_exporter.sources.keras_file.chain import read_chain
 from conveyor_exporter.sources.keras_file.hdf5 import Hdf5
 from conveyor_exporter.sources.keras_file.json_text import Object, as_object, quoted
 from conveyor_exporter.sources.keras_file.loss import StoredLoss, read_loss
+from conveyor_exporter.sources.keras_file.versions import KerasVersion
 from conveyor_exporter.sources.keras_file.weights import LEGACY_ROOT, ArchiveWeights, LegacyWeights, StoredWeights
 
 MAX_BYTES = archive.MAX_BYTES
@@ -70,7 +71,7 @@ def read_keras(path: str | os.PathLike[str]) -> KerasModel:
         raise ModelFileRefused(
             f"{path} is neither a .keras file nor HDF5, or is damaged. Save the model with model.save('model.keras')."
         )
-    network, left_out = assemble(read_chain(model), weights)
+    network, left_out = assemble(read_chain(model), weights, KerasVersion(version))
     sha256 = hashlib.sha256(content).hexdigest()
     return KerasModel(network, format, version, sha256, read_loss(training), left_out)
 

@@ -13,6 +13,7 @@ from conveyor_exporter.errors import InvalidArgument, ModelFileRefused
 from conveyor_exporter.sources.keras_file.chain import StoredLayer
 from conveyor_exporter.sources.keras_file.entries import INPUT
 from conveyor_exporter.sources.keras_file.json_text import is_plain, printable, quoted
+from conveyor_exporter.sources.keras_file.versions import KerasVersion
 
 Settings = frozenset[str]
 
@@ -105,8 +106,12 @@ _COMPUTE_DTYPES = frozenset({"float32", "mixed_float16", "mixed_bfloat16", "bflo
 _INPUT_DTYPES = _COMPUTE_DTYPES | {"float16", "float64", "uint8", "uint16", "int8", "int16", "int32", "int64"}
 
 
-def make_layer(stored: StoredLayer) -> layers.Layer | None:
+def make_layer(stored: StoredLayer, version: KerasVersion) -> layers.Layer | None:
     """Return our form of a stored layer, not built yet; None for one that changes nothing outside training.
+
+    Args:
+        stored: the layer.
+        version: which Keras wrote it.
 
     Raises:
         ModelFileRefused: the class or a setting is not understood; the message names it.
@@ -122,6 +127,8 @@ def make_layer(stored: StoredLayer) -> layers.Layer | None:
     if rule.make is None:
         return None
     trainable = given.get("trainable") is not False
+    if isinstance(name := arguments.get("activation"), str):
+        arguments["activation"] = version.activation(name)
     try:
         return rule.make(**arguments, name=safe_name(stored.name), trainable=trainable)
     except (InvalidArgument, TypeError) as error:  # TypeError: a setting that the class cannot do without is missing
