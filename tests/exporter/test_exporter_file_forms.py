@@ -18,6 +18,7 @@ from conveyor_exporter.demo import digits
 from conveyor_exporter.errors import ExportFailed, VerificationFailed
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
 from conveyor_exporter.models import Sequential
+from conveyor_exporter.onnx_file.calibration import split_off_calibration
 from conveyor_exporter.onnx_file.export import export_onnx
 from conveyor_exporter.onnx_file.file_format import HIGHEST_IR_VERSION, IR_VERSIONS, FileFormat
 from conveyor_exporter.onnx_file.float16 import to_float16
@@ -189,17 +190,49 @@ def test_int8_is_small_has_a_scale_for_each_channel_and_loses_little(trained, tm
     assert layers["dense"].multiply_adds == 8 * 6 * 6 * 10
     assert layers["dense"].activation_bytes < 200  # weights that are dequantised are no activations
     accuracy = exported.verification.accuracy
-    assert accuracy.samples == 250
+    assert accuracy.samples == 125
     assert abs(accuracy.model - accuracy.file) <= 0.02
-    assert f"accuracy {accuracy.file:.2%} (model {accuracy.model:.2%}) on 250" in str(exported.verification)
+    measured = f"accuracy {accuracy.file:.2%} (model {accuracy.model:.2%}) on 125"
+    assert f"{measured} labelled samples, calibrated with 125 others" in str(exported.verification)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(properties["conveyor.verification"])["calibration_samples"] == 125
+
+
+def test_no_picture_both_calibrates_and_measures():
+    images = np.arange(1000, dtype=np.float32).reshape(1000, 1)
+    labels = np.arange(1000) % 2  # at even distances all would be of one class
+    calibration, measured = split_off_calibration(LabelledData(images, labels))
+    assert (len(calibration), len(measured)) == (256, 744)
+    assert sorted([*calibration.ravel(), *measured.images.ravel()]) == list(range(1000))
+    assert 0.4 < (calibration % 2).mean() < 0.6
+    np.testing.assert_array_equal(measured.labels, measured.images.ravel() % 2)
+    calibration, measured = split_off_calibration(LabelledData(images[:21], labels[:21]))
+    assert (len(calibration), len(measured)) == (10, 11)
+    np.testing.assert_array_equal(calibration, split_off_calibration(LabelledData(images[:21], labels[:21]))[0])
+
+
+def test_too_few_pictures_cannot_say_what_int8_costs(trained, tmp_path):
+    network, data = trained
+    few = LabelledData(data.images[:19], data.labels[:19])
+    with pytest.raises(ValueError, match=r"int8 needs at least 20 labelled pictures, .* got 19"):
+        export(network, tmp_path, name="m", data=few, precision="int8")
+    with pytest.raises(ValueError, match=r"int8 is calibrated with at least 10 pictures, got 9"):
+        export(network, tmp_path, name="m", data=few, precision="int8", calibration=data.images[:9])
+    with pytest.raises(ValueError, match=r"`calibration` must be \[samples, 28, 28, 1\], got \[250, 784\]"):
+        export(network, tmp_path, name="m", data=few, precision="int8", calibration=data.images.reshape(250, -1))
+
+
+def test_pictures_to_calibrate_with_leave_all_others_to_measure_on(trained, tmp_path):
+    calibration = trained[1].images[:100]
+    exported, _ = published(trained, tmp_path, precision="int8", max_drop=0.02, calibration=calibration)
+    assert (exported.verification.accuracy.samples, exported.verification.calibration_samples) == (250, 100)
 
 
 def test_an_accuracy_that_drops_too_far_publishes_nothing(trained, tmp_path):
     network, data = trained
-    images = data.images.copy()
-    images[0] *= 1e5  # int8 then has no steps left for the other pictures
+    bright = data.images[:20] * 1e5  # int8 then has no steps left for the other pictures
     with pytest.raises(VerificationFailed, match=r"the int8 ONNX file[^|]*points lower, at most 1.00 are allowed"):
-        export(network, tmp_path, name="m", data=LabelledData(images, data.labels), precision="int8")
+        export(network, tmp_path, name="m", data=data, calibration=bright, precision="int8")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -56,7 +56,8 @@ class ExportOptions:
         input_dtype: What a client sends. uint8 is scaled to the input range inside the file: a quarter of the bytes.
         logits: Give a second output, logits, in front of the last sigmoid or softmax.
         float16: Calculate in float16, for a GPU. Needs labelled data.
-        int8: Calculate in int8, calibrated on labelled data, which it needs.
+        int8: Calculate in int8. Needs at least 20 labelled pictures: some calibrate it, what it costs is measured on
+            the others. The command train calibrates with pictures that it trained on.
         max_drop: How many points of accuracy on the labelled data the file may lose; else nothing is published.
         opset: Version of the ONNX operators.
         ir_version: Version of the ONNX file's structure; the lowest that fits the opset, if not given.

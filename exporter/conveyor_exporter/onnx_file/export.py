@@ -2,7 +2,9 @@
 
 import copy
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from torch import nn
 
 from conveyor_exporter.arguments import Shape
@@ -15,7 +17,6 @@ from conveyor_exporter.onnx_file.int8 import to_int8
 from conveyor_exporter.onnx_file.metadata import Metadata
 from conveyor_exporter.onnx_file.network_graph import is_ours_alone, write_network
 from conveyor_exporter.onnx_file.torch_trace import trace
-from conveyor_exporter.pictures.labelled_data import LabelledData
 
 
 def export_onnx(
@@ -50,7 +51,7 @@ def export_onnx(
 
 
 def finish(
-    program: onnx.ModelProto, metadata: Metadata, form: FileFormat, data: LabelledData | None = None
+    program: onnx.ModelProto, metadata: Metadata, form: FileFormat, calibration: NDArray[np.float32] | None = None
 ) -> onnx.ModelProto:
     """Return a float32 file with the precision and the ends that were asked for.
 
@@ -58,19 +59,19 @@ def finish(
         program: what `export_onnx` made; stays as it is.
         metadata: what the file says about itself.
         form: precision, input type and outputs.
-        data: pictures to calibrate int8 with.
+        calibration: pictures to calibrate int8 with, float32 [samples, *input_shape].
 
     Raises:
-        InvalidArgument: int8 has no data to calibrate with.
+        InvalidArgument: int8 has no pictures to calibrate with.
         ExportFailed: the graph cannot be turned into what was asked for.
     """
     finished = copy.deepcopy(program)
     if form.precision is Precision.FLOAT16:
         finished = to_float16(program)
     elif form.precision is Precision.INT8:
-        if data is None:
-            raise InvalidArgument("int8 needs labelled data, to calibrate with and to measure what it costs.")
-        finished = to_int8(program, data.images)
+        if calibration is None:
+            raise InvalidArgument("int8 needs pictures to calibrate with.")
+        finished = to_int8(program, calibration)
     if form.input_dtype is InputDtype.UINT8:
         take_bytes(finished, metadata.input_range)
     if form.logits:

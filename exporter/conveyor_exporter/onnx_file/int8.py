@@ -17,7 +17,6 @@ from conveyor_exporter.onnx_file.graph_ends import HEADS
 from conveyor_exporter.onnx_file.order import in_order
 from conveyor_exporter.onnx_file.runtime import load_quantization
 
-CALIBRATION_SAMPLES = 256
 CALIBRATION_BATCH = 32
 
 
@@ -29,13 +28,12 @@ def to_int8(model: onnx.ModelProto, images: NDArray[np.float32]) -> onnx.ModelPr
 
     Args:
         model: a float32 graph; stays as it is.
-        images: float32 [samples, *input_shape] to calibrate with; some hundred are taken, evenly.
+        images: float32 [samples, *input_shape] to calibrate with.
 
     Raises:
         ExportFailed: onnxruntime cannot quantise the graph.
     """
     quantization = load_quantization()
-    rows = np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_SAMPLES)).astype(int)
     with tempfile.TemporaryDirectory(prefix="conveyor-") as folder:
         given, prepared, made = (Path(folder) / f"{step}.onnx" for step in ("given", "prepared", "made"))
         onnx.save(model, given)
@@ -45,7 +43,7 @@ def to_int8(model: onnx.ModelProto, images: NDArray[np.float32]) -> onnx.ModelPr
             quantization.quantize_static(
                 str(prepared),
                 str(made),
-                _reader(quantization.CalibrationDataReader, model.graph.input[0].name, images[rows]),
+                _reader(quantization.CalibrationDataReader, model.graph.input[0].name, images),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=quantization.QuantType.QInt8,

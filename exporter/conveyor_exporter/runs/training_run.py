@@ -11,6 +11,8 @@ from rich.console import Console
 
 from conveyor_exporter.errors import InvalidData
 from conveyor_exporter.models import Sequential
+from conveyor_exporter.onnx_file.calibration import calibration_pictures
+from conveyor_exporter.onnx_file.file_format import Precision
 from conveyor_exporter.onnx_file.metadata import Metadata, Source
 from conveyor_exporter.pictures.dataset import Dataset, Split, read_dataset
 from conveyor_exporter.pictures.labelled_data import LabelledData
@@ -93,6 +95,8 @@ def _prepare(console: Console, specification: Path, data: Path, options: dict[st
         )
     Metadata.for_units(units, dataset.classes, options["threshold"], input_range)  # refuses before the work, not after
     split = dataset.split(read.training.validation_split, read.training.test_split, read.training.seed)
+    if options["precision"] == Precision.INT8:
+        calibration_pictures(split.training.images)  # refuses before the work, too
     height, width, channels = read.input_shape
     _say(
         console,
@@ -161,7 +165,7 @@ def _export(
     )
     source = Source.of("conveyor", prepared.specification.content)
     given = options | {"labels": classes, "training_metrics": metrics, "source": source, "data": split.test}
-    return export(model, beside=card(model, facts), **given)
+    return export(model, calibration=split.training.images, beside=card(model, facts), **given)
 
 
 def _sizes(split: Split) -> dict[str, int]:

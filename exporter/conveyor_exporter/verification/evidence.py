@@ -78,10 +78,12 @@ class Verification:
     Attributes:
         comparisons: one for each kind of inputs, batch size, optimisation level and output.
         accuracy: what labelled data say, when there were some.
+        calibration_samples: how many other pictures an int8 file was calibrated with.
     """
 
     comparisons: tuple[Comparison, ...]
     accuracy: Accuracy | None = None
+    calibration_samples: int = 0
 
     @property
     def failed(self) -> tuple[Comparison, ...]:
@@ -108,7 +110,8 @@ class Verification:
         if self.passed:
             within = f" (limit {self.limit:.0e})" if math.isfinite(self.limit) else ""
             verdict = f"{len(self.comparisons)} comparisons, largest difference {self._usual_worst:.1e}{within}"
-            return verdict if self.accuracy is None else f"{verdict}, {self.accuracy}"
+            calibrated = f", calibrated with {self.calibration_samples} others" if self.calibration_samples else ""
+            return verdict if self.accuracy is None else f"{verdict}, {self.accuracy}{calibrated}"
         lines = [_table(self.failed, len(self.comparisons))] if self.failed else []
         if self.accuracy is not None and not self.accuracy.passed:
             lines.append(
@@ -141,6 +144,8 @@ class Verification:
                 "model": round(self.accuracy.model, 6),
                 "samples": self.accuracy.samples,
             }
+        if self.calibration_samples:
+            evidence["calibration_samples"] = self.calibration_samples
         return json.dumps(evidence, sort_keys=True)
 
     def _of_kind(self, kind: str) -> dict[str, float | None]:
