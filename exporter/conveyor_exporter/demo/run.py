@@ -4,7 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from conveyor_exporter.publish import Published, latest
+from conveyor_exporter.publish import latest
+from conveyor_exporter.report.speech import say, say_exported, say_published
 
 MODELS = ("parity", "digits")
 
@@ -21,37 +22,27 @@ def run_demo(console: Console, repository: Path, epochs: int | None, seed: int, 
         if retrain or published is None:
             missing.append(name)
         else:
-            _say(console, f"{name}: version {published.version} is in the repository already, nothing to do")
-            _describe(console, published)
+            say(console, f"{name}: version {published.version} is in the repository already, nothing to do")
+            say_published(console, published)
     if missing:
         _train(console, missing, repository, epochs, seed)
     else:
-        _say(console, "Train them anew, as a new version, with --retrain.")
+        say(console, "Train them anew, as a new version, with --retrain.")
 
 
 def _train(console: Console, names: list[str], repository: Path, epochs: int | None, seed: int) -> None:
     from conveyor_exporter.demo import digits
 
     training, test = digits.split(digits.load_digits(), seed)
-    _say(console, f"{len(training):,} real handwritten digits to train on, {len(test):,} others to test with")
+    say(console, f"{len(training):,} real handwritten digits to train on, {len(test):,} others to test with")
     from conveyor_exporter.demo import recipes  # loads torch, which takes seconds
 
     for name in names:
         recipe = recipes.RECIPES[name]
-        _say(console, f"{name}: {recipe.question}")
+        say(console, f"{name}: {recipe.question}")
         trained = recipes.train(recipe, training, test, epochs, seed)
-        _say(console, f"  accuracy  {trained.accuracy:.1%} on the {len(test):,} test digits")
+        say(console, f"  accuracy  {trained.accuracy:.1%} on the {len(test):,} test digits")
         with console.status("exporting and verifying"):
             exported = recipes.export_trained(name, trained, training, test, repository)
-        _say(console, f"  verified  ONNX against torch: {exported.verification}")
-        _describe(console, exported.published)
-        _say(console, f"  card      {exported.published.path.with_name('README.md')}")
-
-
-def _describe(console: Console, published: Published) -> None:
-    _say(console, f"  file      {published.path} (version {published.version}, {published.size:,} bytes)")
-    _say(console, f"  sha256    {published.sha256}")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say_exported(console, exported, "torch")
+        say(console, f"  card      {exported.published.path.with_name('README.md')}")

@@ -1,6 +1,6 @@
 """Owns the page that is published beside a model: what it is, how good, what it looks at, and how to ask it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,8 @@ from conveyor_exporter.onnx_file.metadata import Task
 from conveyor_exporter.pictures.labelled_data import LabelledData
 from conveyor_exporter.pipeline import Beside, Evidence
 from conveyor_exporter.report import figures
-from conveyor_exporter.report.figures import Mistake
+from conveyor_exporter.report.answers import Answers
+from conveyor_exporter.report.markdown import percent, plain, table
 from conveyor_exporter.training.trainer import History
 
 FILE_NAME = "README.md"
@@ -50,7 +51,7 @@ def card(model: Network, facts: CardFacts) -> Beside:
 
 def make_card(model: Network, facts: CardFacts, evidence: Evidence) -> dict[str, bytes]:
     """Return the card's files with their bytes; the same for the same model, data and evidence."""
-    answers = _Answers.of(model, facts.test, evidence)
+    answers = Answers.of(model, facts.test, evidence.metadata)
     pictures = {"confusion_matrix.png": figures.confusion_matrix(answers.confusion(), answers.labels)}
     sections = [_head(facts, evidence), _quality(answers), _data(facts), _training(facts)]
     if facts.history is not None and facts.history.epoch:
@@ -63,68 +64,11 @@ def make_card(model: Network, facts: CardFacts, evidence: Evidence) -> dict[str,
         pictures["filters.png"] = figures.filters(convolution.get_weights()[0])
         pictures["activations.png"] = figures.activation_maps(answers.pictures[row], maps, title)
         sections.append(_sight(convolution, maps))
-    if mistakes := answers.mistakes():
+    if mistakes := answers.mistakes(MOST_MISTAKES):
         pictures["mistakes.png"] = figures.worst_mistakes(mistakes)
         sections.append(_mistakes(answers, len(mistakes)))
     sections += [_proof(evidence), _use(evidence)]
     return {FILE_NAME: "\n\n".join(filter(None, sections)).encode() + b"\n", **dict(sorted(pictures.items()))}
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """What the model says to the test pictures.
-
-    Attributes:
-        labels: the names of the classes.
-        true: class numbers, int64 [samples].
-        predicted: class numbers, int64 [samples].
-        sure: the probability of the predicted class, float64 [samples].
-        pictures: [samples, height, width, channels], 0 to 1, to look at.
-    """
-
-    labels: tuple[str, ...]
-    true: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    sure: NDArray[np.float64]
-    pictures: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, model: Network, test: LabelledData, evidence: Evidence) -> "_Answers":
-        metadata = evidence.metadata
-        with evaluation_mode(model):
-            pieces = torch.split(torch.from_numpy(test.images), 256)
-            outputs = torch.cat([model(piece).cpu().double() for piece in pieces]).numpy()
-        predicted = outputs.argmax(1).astype(np.int64)
-        if metadata.task is Task.BINARY:
-            predicted = (outputs[:, 0] > metadata.threshold).astype(np.int64)
-            outputs = np.stack([1 - outputs[:, 0], outputs[:, 0]], axis=1)
-        low, high = metadata.input_range
-        pictures = np.clip((test.images.astype(np.float64) - low) / (high - low), 0, 1)
-        return cls(metadata.labels, test.labels, predicted, outputs[np.arange(len(test)), predicted], pictures)
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        return np.equal(self.true, self.predicted)
-
-    def confusion(self) -> NDArray[np.int64]:
-        counts = np.zeros((len(self.labels), len(self.labels)), np.int64)
-        np.add.at(counts, (self.true, self.predicted), 1)
-        return counts
-
-    def exemplary(self) -> int:
-        """Return the row of the picture that the model is rightly most sure of; with two classes, one of the second."""
-        wanted = self.right & ((self.true == 1) | (len(self.labels) > 2))
-        return int(np.argmax(np.where(wanted, self.sure, -1)))
-
-    def mistakes(self) -> list[Mistake]:
-        rows = np.flatnonzero(~self.right)
-        worst = rows[np.argsort(-self.sure[rows], kind="stable")][:MOST_MISTAKES]
-        return [
-            Mistake(
-                self.pictures[row], self.labels[self.true[row]], self.labels[self.predicted[row]], float(self.sure[row])
-            )
-            for row in worst
-        ]
 
 
 def _activations(model: Network, convolution: Conv2D, image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -143,27 +87,27 @@ def _head(facts: CardFacts, evidence: Evidence) -> str:
     low, high = metadata.input_range
     rows = {
         "task": str(metadata.task).replace("_", " "),
-        "labels": ", ".join(map(_plain, metadata.labels[:MOST_CLASSES])),
+        "labels": ", ".join(map(plain, metadata.labels[:MOST_CLASSES])),
         "input values": f"{low:g} to {high:g}, channels last",
         "parameters": f"{sum(layer.parameters for layer in evidence.layers):,}",
         "layers": ", ".join(layer.name for layer in evidence.layers),
         "file": f"`model.onnx`, {len(evidence.content):,} bytes, SHA-256 `{evidence.sha256}`",
     }
     if metadata.task is Task.BINARY:
-        rows["threshold"] = f"{_plain(metadata.labels[1])} above a probability of {metadata.threshold:g}"
-    return f"# {evidence.name}\n\n{_plain(facts.about)}\n\n{_table(('', ''), rows.items())}"
+        rows["threshold"] = f"{plain(metadata.labels[1])} above a probability of {metadata.threshold:g}"
+    return f"# {evidence.name}\n\n{plain(facts.about)}\n\n{table(('', ''), rows.items())}"
 
 
-def _quality(answers: _Answers) -> str:
+def _quality(answers: Answers) -> str:
     confusion = answers.confusion()
     right, said, there = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
     rows = [
         (
-            _plain(label),
+            plain(label),
             f"{there[n]:,}",
             f"{right[n]:,}",
-            _percent(int(right[n]), int(there[n])),
-            _percent(int(right[n]), int(said[n])),
+            percent(int(right[n]), int(there[n])),
+            percent(int(right[n]), int(said[n])),
         )
         for n, label in enumerate(answers.labels[:MOST_CLASSES])
     ]
@@ -172,7 +116,7 @@ def _quality(answers: _Answers) -> str:
         "## How good it is\n\n"
         f"It is right about {int(answers.right.sum()):,} of {len(answers.true):,} pictures that it was not trained on: "
         f"{answers.right.mean():.1%}. Recall is the share of a class that is recognised; precision the share of the "
-        f"answers with its name that are true.\n\n{_table(columns, rows)}\n\n"
+        f"answers with its name that are true.\n\n{table(columns, rows)}\n\n"
         "![Confusion matrix](confusion_matrix.png)"
     )
 
@@ -180,8 +124,8 @@ def _quality(answers: _Answers) -> str:
 def _data(facts: CardFacts) -> str:
     if not (facts.sizes or facts.data):
         return ""
-    sizes = _table(("part", "pictures"), [(_plain(part), f"{size:,}") for part, size in facts.sizes.items()])
-    return "\n\n".join(filter(None, ["## Data", sizes if facts.sizes else "", *map(_plain, facts.data)]))
+    sizes = table(("part", "pictures"), [(plain(part), f"{size:,}") for part, size in facts.sizes.items()])
+    return "\n\n".join(filter(None, ["## Data", sizes if facts.sizes else "", *map(plain, facts.data)]))
 
 
 def _training(facts: CardFacts) -> str:
@@ -189,9 +133,7 @@ def _training(facts: CardFacts) -> str:
         return ""
     parts = ["## Training"]
     if facts.settings:
-        parts.append(
-            _table(("setting", "value"), [(_plain(key), _plain(value)) for key, value in facts.settings.items()])
-        )
+        parts.append(table(("setting", "value"), [(plain(key), plain(value)) for key, value in facts.settings.items()]))
     if facts.history is not None and facts.history.epoch:
         done, best = len(facts.history.epoch), facts.history.best_epoch
         kept = "" if best is None else f", and gave the model the weights after epoch {best + 1}, the best one"
@@ -220,7 +162,7 @@ def _sight(convolution: Conv2D, maps: NDArray[np.float32]) -> str:
     )
 
 
-def _mistakes(answers: _Answers, shown: int) -> str:
+def _mistakes(answers: Answers, shown: int) -> str:
     wrong = int((~answers.right).sum())
     which = "" if shown == wrong else f", here the {shown} about which it is most sure"
     return (
@@ -252,20 +194,3 @@ def _use(evidence: Evidence) -> str:
         f'    probabilities = client.predict("{name}", images)  # float32 [batch, height, width, channels]\n'
         "```"
     )
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "none"
-
-
-def _plain(text: str) -> str:
-    """Return text with the characters that Markdown and HTML take for their own made harmless."""
-    for character in "\\`*_{}[]<>|#":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; the cells are Markdown already."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

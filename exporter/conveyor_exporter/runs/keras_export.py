@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from conveyor_exporter.report.speech import say, say_exported
+
 if TYPE_CHECKING:
     from conveyor_exporter.pictures.labelled_data import LabelledData
     from conveyor_exporter.pipeline import Beside
@@ -37,20 +39,17 @@ def run_keras_export(console: Console, path: Path, data: Path | None, keywords: 
         source = Source(model.format, model.sha256)
         beside = None if samples is None else _card(path, model, samples)
         exported = export(model.network, source=source, data=samples, beside=beside, **keywords)
-    published = exported.published
-    _say(console, f"  verified  ONNX against the model: {exported.verification}")
-    _say(console, f"  file      {published.path} (version {published.version}, {published.size:,} bytes)")
-    _say(console, f"  sha256    {published.sha256}")
+    say_exported(console, exported, "the model")
 
 
 def _describe(console: Console, path: Path, model: "KerasModel", head: str | None) -> None:
     written_by = f"Keras {model.keras_version}" if model.keras_version else "Keras"
-    _say(console, f"{path}: written by {written_by}; read as data, nothing in it was run")
-    model.network.summary(lambda table: _say(console, table))
+    say(console, f"{path}: written by {written_by}; read as data, nothing in it was run")
+    model.network.summary(lambda table: say(console, table))
     if model.left_out:
-        _say(console, f"  left out  {', '.join(model.left_out)}: of use in training only")
+        say(console, f"  left out  {', '.join(model.left_out)}: of use in training only")
     if head is not None:
-        _say(console, f"  added     {head} at the end, because the model was trained with a loss on logits")
+        say(console, f"  added     {head} at the end, because the model was trained with a loss on logits")
 
 
 def _card(path: Path, model: "KerasModel", samples: "LabelledData") -> "Beside":
@@ -65,7 +64,3 @@ def _read_data(console: Console, path: Path, model: "KerasModel", keywords: Mapp
 
     shape = model.network.input_shape
     return read_dataset(path, shape, keywords["input_range"], keywords.get("labels"), console).samples
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from conveyor_exporter.report.speech import say, say_exported
+
 
 @dataclass(frozen=True)
 class TorchSource:
@@ -57,15 +59,8 @@ def run_torch_export(console: Console, given: TorchSource, keywords: Mapping[str
             dataset = read_dataset(given.data, given.input_shape, keywords["input_range"], labels, console)
             data = dataset.samples
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    _say(console, f"{given.factory}: {type(module).__name__}, {parameters:,} parameters from {given.weights}")
+    say(console, f"{given.factory}: {type(module).__name__}, {parameters:,} parameters from {given.weights}")
     with console.status("exporting and verifying"):
         source = Source("torch", weights.sha256)
         exported = export(module, input_shape=given.input_shape, source=source, data=data, **keywords)
-    published = exported.published
-    _say(console, f"  verified  ONNX against torch: {exported.verification}")
-    _say(console, f"  file      {published.path} (version {published.version}, {published.size:,} bytes)")
-    _say(console, f"  sha256    {published.sha256}")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    say_exported(console, exported, "torch")

@@ -20,6 +20,7 @@ from conveyor_exporter.pictures.pixels import Range
 from conveyor_exporter.pipeline import Exported, export
 from conveyor_exporter.publish import check_model_name
 from conveyor_exporter.report.model_card import FILE_NAME, CardFacts, card
+from conveyor_exporter.report.speech import say, say_exported
 from conveyor_exporter.sources.specification import Specification, read_specification
 from conveyor_exporter.training.checkpoint import Checkpoint
 from conveyor_exporter.training.trainer import History
@@ -71,16 +72,13 @@ def run_training(
     model = prepared.specification.build()
     history = _train(console, model, prepared, checkpoint)
     accuracy = _accuracy(model, prepared.split.test, options["threshold"])
-    _say(console, f"  accuracy  {accuracy:.1%} on the {len(prepared.split.test):,} test pictures")
+    say(console, f"  accuracy  {accuracy:.1%} on the {len(prepared.split.test):,} test pictures")
     with console.status("exporting and verifying"):
         exported = _export(model, prepared, history, accuracy, data.name, options)
-    published = exported.published
-    _say(console, f"  verified  ONNX against torch: {exported.verification}")
-    _say(console, f"  file      {published.path} (version {published.version}, {published.size:,} bytes)")
-    _say(console, f"  sha256    {published.sha256}")
-    _say(console, f"  card      {published.path.with_name(FILE_NAME)}")
+    say_exported(console, exported, "torch")
+    say(console, f"  card      {exported.published.path.with_name(FILE_NAME)}")
     if checkpoint is not None:
-        _say(console, f"  kept      {checkpoint}, the checkpoint; remove it when you need it no more")
+        say(console, f"  kept      {checkpoint}, the checkpoint; remove it when you need it no more")
 
 
 def _prepare(console: Console, specification: Path, data: Path, options: dict[str, Any]) -> Prepared:
@@ -98,14 +96,14 @@ def _prepare(console: Console, specification: Path, data: Path, options: dict[st
     if options["precision"] == Precision.INT8:
         calibration_pictures(split.training.images)  # refuses before the work, too
     height, width, channels = read.input_shape
-    _say(
+    say(
         console,
         f"{len(dataset.samples):,} pictures of {width}x{height} pixels, {channels} channel{'s' * (channels > 1)}, in "
         f"{len(dataset.classes)} classes: "
         + ", ".join(f"{count:,} to {purpose}" for purpose, count in _sizes(split).items()),
     )
     for note in dataset.notes:
-        _say(console, f"  {note}")
+        say(console, f"  {note}")
     return Prepared(read, dataset, split, input_range)
 
 
@@ -129,7 +127,7 @@ def _train(console: Console, model: Sequential, prepared: Prepared, path: Path |
         )
     except KeyboardInterrupt:
         if path is not None and path.exists():
-            _say(console, f"the checkpoint {path} is kept; the same command goes on from it")
+            say(console, f"the checkpoint {path} is kept; the same command goes on from it")
         raise
 
 
@@ -171,7 +169,3 @@ def _export(
 def _sizes(split: Split) -> dict[str, int]:
     parts = {"train on": split.training, "validate with": split.validation, "test with": split.test}
     return {purpose: len(part) for purpose, part in parts.items() if part is not None}
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
