@@ -22,6 +22,8 @@ def command(specification: Path, data: Path, *, options: ExportOptions, checkpoi
     checkpoint: Path
         File to note the state of the training in after each epoch.
     """
-    from conveyor_exporter.runs.training_run import run_training
+    console = Console()
+    with console.status("loading torch"):
+        from conveyor_exporter.runs.training_run import run_training
 
-    run_training(Console(), specification, data, checkpoint, options.keywords())
+    run_training(console, specification, data, checkpoint, options.keywords())
