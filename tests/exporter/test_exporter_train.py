@@ -17,6 +17,7 @@ from PIL import Image
 
 from conveyor_exporter import __main__ as commands
 from conveyor_exporter.publish import latest
+from support.processes import ServerProcess
 
 COMMAND = [sys.executable, "-m", "conveyor_exporter"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -68,6 +69,19 @@ def test_faces_are_told_from_other_pictures(trained):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (answers,) = session.run(["probability"], {"image": pictures[..., None]})
     assert ((answers[:, 0] > 0.5) == (np.arange(200) < 100)).mean() >= 0.9
+
+
+def test_the_faces_are_served(trained):
+    folder, _ = trained
+    with np.load(folder / "faces.npz") as arrays:
+        for name, number in (("face", 3), ("other", 150)):
+            Image.fromarray((arrays["x"][number] * 255).round().astype(np.uint8)).save(folder / f"{name}.png")
+    with ServerProcess(folder / "models") as server:
+        command = [sys.executable, "-m", "conveyor_server.client.cli", "predict", "faces", "--url", server.grpc_url]
+        command += ["face.png", "other.png"]
+        done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=60)
+    assert re.search(r"face\.png\s*│\s*face ", done.stdout), done.stdout
+    assert re.search(r"other\.png\s*│\s*other ", done.stdout), done.stdout
 
 
 def test_the_card_is_beside_the_model(trained):
@@ -164,11 +178,11 @@ def pictures(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("pictures")
 def test_a_folder_of_class_folders_trains_and_odd_names_do_no_harm(capsys):
-    assert commands.run(["train", "spec.toml", "data", "--name", "odd", "--repository", "repo"]) == 0
+    assert commands.run(["train", "spec.toml", "data", "--repository", "repo"]) == 0
     output = capsys.readouterr().out
     assert "15 pictures of 6x6 pixels, 3 channels, in 3 classes: 9 to train on, 6 to test with" in output
     assert "15 of them were resized to 6x6 pixels" in output
-    text = pathlib.Path("repo/odd/1/README.md").read_text()
+    text = pathlib.Path("repo/spec/1/README.md").read_text()
     assert r"| a\|b | 2 |" in text
     assert r"| c\<d\> | 2 |" in text
     assert "`eyes` slides 2 small filters of 3x3 pixels" in text

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tritonclient.grpc as triton
 
-from conveyor_exporter import load_keras
+from conveyor_exporter import load_keras, pipeline
 from conveyor_exporter.__main__ import run
 from conveyor_exporter.demo import digits
 from support import keras_files
 from support.keras_files import archive, config, entry, layer
+from support.processes import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ROOT / ".tools/digitsclassifier/digitsclassifier/models/digit_classifier_model.keras"
@@ -61,6 +64,16 @@ def test_a_trained_model_that_is_not_ours_answers_as_in_keras(exported):
     for got in (ours, session.run(["probabilities"], {"image": images})[0]):
         np.testing.assert_allclose(got, answers, rtol=0, atol=1e-5)
         assert (got.argmax(1) == answers.argmax(1)).all()
+
+
+def test_a_server_gives_keras_answers(exported):
+    _, path, images, answers = exported
+    tensor = triton.InferInput("image", list(images.shape), "FP32")
+    tensor.set_data_from_numpy(images)
+    with ServerProcess(path.parents[2]) as server, triton.InferenceServerClient(server.grpc_url) as client:
+        got = client.infer("digits", [tensor], client_timeout=30).as_numpy("probabilities")
+    np.testing.assert_allclose(got, answers, rtol=0, atol=1e-5)
+    assert (got.argmax(1) == answers.argmax(1)).all()
 
 
 def test_the_file_says_where_it_comes_from(exported):
@@ -151,6 +164,34 @@ def test_what_training_alone_needs_is_left_out_and_labelled_data_are_verified_on
     assert "20" in stored["conveyor.verification"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["x.keras"], ["x.keras", "--name", "m", "--threshold", "2"]])
+def test_a_file_that_gives_other_answers_ends_the_command_with_a_table_and_publishes_nothing(
+    tmp_path, capsys, monkeypatch
+):
+    real = pipeline.export_onnx
+
+    def careless(*arguments):
+        program = real(*arguments)
+        next(node for node in program.graph.node if node.name == "last").input.pop()  # the bias is lost
+        return program
+
+    monkeypatch.setattr(pipeline, "export_onnx", careless)
+    path = tmp_path / "model.keras"
+    path.write_bytes(archive())
+    assert run(["keras", str(path), "--repository", str(tmp_path / "models")]) == 1
+    error = capsys.readouterr().err
+    assert "the float32 ONNX file does not give the model's answers; nothing was published." in error
+    assert re.search(r"inputs +batch +optimisations +output +difference +limit", error)
+    assert re.search(r"random +7 +on +probabilities +[0-9.e-]+ +1e-05", error)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_model_is_called_like_its_file_unless_it_is_given_a_name(tmp_path, capsys):
+    path = tmp_path / "seven_or_not.keras"
+    path.write_bytes(archive())
+    assert run(["keras", str(path), "--repository", str(tmp_path)]) == 0
+    assert (tmp_path / "seven_or_not/1/model.onnx").is_file()
+
+
+@pytest.mark.parametrize("arguments", [[], ["x.keras", "--name", "m", "--threshold", "2"]])
 def test_wrong_usage(arguments, capsys):
     assert run(["keras", *arguments]) == 2

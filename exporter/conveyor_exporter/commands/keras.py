@@ -4,10 +4,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from conveyor_exporter.commands.options import ExportOptions
+from conveyor_exporter.commands.options import DEFAULTS, ExportOptions
 
 
-def command(file: Path, *, options: ExportOptions, data: Path | None = None) -> None:
+def command(file: Path, *, options: ExportOptions = DEFAULTS, data: Path | None = None) -> None:
     """Export a trained Keras model, and verify and publish it. Nothing in the file is run.
 
     Takes Sequential models, and Functional ones that are a chain of layers. Neither Keras nor TensorFlow is needed.
@@ -21,4 +21,4 @@ def command(file: Path, *, options: ExportOptions, data: Path | None = None) -> 
     """
     from conveyor_exporter.runs.keras_export import run_keras_export
 
-    run_keras_export(Console(), file, data, options.keywords())
+    run_keras_export(Console(), file, data, options.keywords(file.stem))
