@@ -5,10 +5,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+import tritonclient.grpc as triton
 
 from conveyor_exporter import activations, load_keras
+from conveyor_exporter.onnx_file.export import export_onnx, to_bytes
+from conveyor_exporter.onnx_file.metadata import Metadata
+from conveyor_exporter.publish import publish
 from conveyor_exporter.sources.keras_file import read_keras
+from support.processes import ServerProcess
 
 PROGRAM = Path(__file__).parents[1] / "support" / "save_keras_models.py"
 NOT_AS_H5 = {"random_brightness"}
@@ -45,8 +51,28 @@ def test_the_answers_are_keras(saved, name, suffix):
     if suffix == ".h5" and name in NOT_AS_H5:
         assert not path.exists()
         return
+    network = load_keras(path)
+    session = onnxruntime.InferenceSession(exported(network), providers=["CPUExecutionProvider"])
     with np.load(saved / f"{name}.npz") as arrays:
-        np.testing.assert_allclose(load_keras(path).predict(arrays["x"]), arrays["y"], rtol=0, atol=1e-5)
+        for answers in (network.predict(arrays["x"]), session.run(None, {"image": arrays["x"]})[0]):
+            np.testing.assert_allclose(answers, arrays["y"], rtol=0, atol=1e-5)
+
+
+def exported(network):
+    return to_bytes(export_onnx(network, network.input_shape, Metadata.for_units(1, ["no", "yes"])))
+
+
+def test_a_server_gives_keras_answers(saved, tmp_path):
+    """All in one repository: what `export` publishes, but for its look whether the answers are probabilities."""
+    for name in LAYERS + STACKS:
+        publish(exported(load_keras(saved / f"{name}.keras")), tmp_path, name)
+    with ServerProcess(tmp_path) as server, triton.InferenceServerClient(server.grpc_url) as client:
+        for name in LAYERS + STACKS:
+            with np.load(saved / f"{name}.npz") as arrays:
+                tensor = triton.InferInput("image", list(arrays["x"].shape), "FP32")
+                tensor.set_data_from_numpy(arrays["x"])
+                got = client.infer(name, [tensor], client_timeout=30).as_numpy("probability")
+                np.testing.assert_allclose(got, arrays["y"], rtol=0, atol=1e-5, err_msg=name)
 
 
 def test_what_the_file_tells(saved):
