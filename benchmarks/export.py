@@ -233,7 +233,7 @@ def verdicts(rows: dict[str, dict[str, float]]) -> dict[str, str]:
         if best / chance <= own <= best * chance:
             found[column] = "level"
         else:
-            found[column] = f"{best / own:.2f} times better" if own < best else f"{own / best:.2f} times WORSE"
+            found[column] = f"{best / own:.2f}x better" if own < best else f"{own / best:.2f}x WORSE"
     return found
 
 

@@ -188,8 +188,8 @@ NAMED: dict[str, Activation] = {
     "hard_swish": hard_silu,
 }
 NOT_BY_NAME = {
-    "threshold": "`threshold` cannot be called by its name, in Keras neither: it needs a threshold and a value. Give a "
-    "function, or use the layer ReLU(threshold=...).",
+    "threshold": "`threshold` cannot be called by its name alone, in Keras either: it needs a threshold and a value. "
+    "Give a function, or use the layer ReLU(threshold=...).",
 }
 """Names that Keras knows and that cannot stand for an activation of a layer, with the reason."""
 

@@ -113,7 +113,7 @@ OTHERS = [
     (lambda: Activation("rleu"), ValueError, "Did you mean 'relu'"),
     (lambda: Activation(None), ValueError, "got None"),
     (lambda: Activation("glu").build((4, 4, 3)), ValueError, "`glu` halves the channels, and 3 cannot be halved"),
-    (lambda: Activation("threshold"), ValueError, "`threshold` cannot be called by its name, in Keras neither"),
+    (lambda: Activation("threshold"), ValueError, "`threshold` cannot be called by its name alone"),
     (lambda: ReLU(max_value=-1), ValueError, "`max_value` must be a number, at least 0, got -1"),
     (lambda: ReLU(negative_slope=None), TypeError, "`negative_slope`"),
     (lambda: ReLU(threshold=float("nan")), ValueError, "`threshold`"),

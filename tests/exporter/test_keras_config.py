@@ -74,7 +74,7 @@ def first_activation(path):
         ("2.12.0", "log_softmax_v2", activations.log_softmax),
         ("2.0.0", "softmax_v2", activations.softmax),
         ("2.15.0", "relu", activations.relu),
-        ("3.15.2", "sparsemax", activations.sparsemax),
+        ("3.16.0", "sparsemax", activations.sparsemax),
     ],
 )
 def test_an_activation_means_what_it_meant_in_its_version(tmp_path, version, name, meant):

@@ -13,7 +13,8 @@ OF_KERAS_2: Mapping[str, Activation] = {
     "log_softmax_v2": activations.log_softmax,  # TensorFlow's names of its own functions, which some versions wrote
     "softmax_v2": activations.softmax,
 }
-SPARSEMAX_IS_RIGHT = (3, 15, 2)  # before, its values did not add up to 1: keras issue 23425
+SPARSEMAX_IS_RIGHT = (3, 16)
+"""Up to 3.15.1 its values do not add up to 1 (keras issue 23425), which was mended on the way to 3.16."""
 
 
 @dataclass(frozen=True)
