@@ -40,6 +40,8 @@ from conveyor_exporter.layers import (
 from conveyor_exporter.models import Sequential
 from conveyor_exporter.onnx_file.export import export_onnx, to_bytes
 from conveyor_exporter.onnx_file.file_format import FLOAT32_FILE, IR_VERSIONS, FileFormat, Precision
+from conveyor_exporter.onnx_file.float16 import to_float16
+from conveyor_exporter.onnx_file.int8 import to_int8
 from conveyor_exporter.onnx_file.metadata import Metadata
 
 ANSWERS = Metadata.for_units(1, ["no", "yes"])
@@ -402,7 +404,7 @@ def test_all_other_layers_run_in_onnxruntime(tmp_path):
     layers = [make() for make in LAYERS.values()]
     layers += [BatchNormalization(epsilon=0.1), ReLU(), ReLU(6), ReLU(threshold=0.5), GlobalMaxPooling2D(keepdims=True)]
     layers += [ReLU(3, 0.5, 0.25), ReLU(negative_slope=0.5), ReLU(negative_slope=0.5, threshold=1), Rescaling(1.0)]
-    models = fitting(layers, SHAPE)
+    models = [*fitting(layers, SHAPE), network(Conv2D(16, 2), Flatten(), Dense(1))]
     for model in models:
         check(model)
     check_old(models, tmp_path)
@@ -416,6 +418,24 @@ def test_all_activations_run_in_onnxruntime(tmp_path):
     for model in models:
         check(model)
     check_old(models, tmp_path)
+
+
+TO_SMALLER_NUMBERS = {
+    Precision.FLOAT16: (lambda program, images: to_float16(program), 0.01),
+    Precision.INT8: (to_int8, 0.15),
+}
+
+
+@pytest.mark.parametrize("precision", TO_SMALLER_NUMBERS)
+def test_all_layers_and_activations_have_a_form_of_smaller_numbers(precision):
+    change, tolerance = TO_SMALLER_NUMBERS[precision]
+    names = {*activations.NAMED} - {"exponential"}  # which leaves the range of float16
+    layers = [*(make() for make in LAYERS.values()), *(Dense(4, activation=name) for name in names)]
+    for model in fitting(layers, SHAPE):
+        images, expected = images_and_answers(model)
+        program = change(export_onnx(model, SHAPE, ANSWERS, FileFormat(precision=precision)), images)
+        onnx.checker.check_model(program, full_check=True)
+        np.testing.assert_allclose(run_onnx(program, images), expected, atol=tolerance * max(1, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("opset", sorted(IR_VERSIONS))

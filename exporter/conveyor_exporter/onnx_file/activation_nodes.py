@@ -43,7 +43,7 @@ def write_activation(activation: Activation, x: str, place: Place) -> str:
 
 def is_expressible(activation: Activation) -> bool:
     """Tell whether an activation is one that has a name, not a function of the user's own."""
-    return activation in WRITERS
+    return any(activation is known for known in WRITERS)
 
 
 def _one(operator: str, *operands: float, **attributes: float) -> Writer:

@@ -172,9 +172,7 @@ class _Walk:
             if rank == 3:
                 self._turn(layer)
             self.value = layer_nodes.normalization(self.value, layer, self._place(layer), self._order(layer))
-        else:
-            affine = Affine.of(layer)
-            assert affine is not None
+        elif (affine := Affine.of(layer)) is not None:
             self.value = layer_nodes.scale_and_shift(self.value, affine, self._place(layer), self._order(layer))
 
     def _take_activation(self, layer: Activation | Softmax) -> None:
