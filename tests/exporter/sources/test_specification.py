@@ -11,7 +11,7 @@ from conveyor_exporter.sources.specification import LAYERS, read_specification
 from conveyor_exporter.sources.toml_table import flatten
 from conveyor_exporter.training.early_stopping import EarlyStopping
 
-EXAMPLES = Path(__file__).parents[2] / "exporter" / "examples"
+EXAMPLES = Path(__file__).parents[3] / "exporter" / "examples"
 GOOD = """
 [model]
 input_shape = [8, 8, 1]

@@ -336,7 +336,7 @@ def test_what_is_someone_elses_goes_through_torch_and_keeps_its_meaning(make):
     assert {"conv2d", "dense"} & {node.name for node in program.graph.node} or make is FOREIGN["changed layer"]
 
 
-OLD_PYTHON = Path(".tools/onnxruntime-1.17/bin/python")
+OLD_PYTHON = Path(__file__).parents[3] / ".tools" / "onnxruntime-1.17" / "bin" / "python"
 OLD_PROGRAM = """
 import numpy, onnxruntime, pathlib
 for place in pathlib.Path().iterdir():
@@ -356,7 +356,7 @@ def check_old(models, folder):
         (place / "model.onnx").write_bytes(to_bytes(export_onnx(model, model.input_shape, ANSWERS)))
         np.save(place / "images.npy", images)
         expected.append(answers)
-    subprocess.run([OLD_PYTHON.absolute(), "-c", OLD_PROGRAM], cwd=folder, check=True, capture_output=True)
+    subprocess.run([OLD_PYTHON, "-c", OLD_PROGRAM], cwd=folder, check=True, capture_output=True)
     for number, answers in enumerate(expected):
         assert_close(np.load(folder / str(number) / "outputs.npy"), answers)
 

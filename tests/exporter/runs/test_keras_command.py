@@ -21,7 +21,7 @@ from support import keras_files
 from support.keras_files import archive, config, entry, layer
 from support.processes import ServerProcess
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TRAINED = ROOT / ".tools/digitsclassifier/digitsclassifier/models/digit_classifier_model.keras"
 KERAS = """
 import sys, keras, numpy

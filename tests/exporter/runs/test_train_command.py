@@ -21,7 +21,7 @@ from support.processes import ServerProcess
 
 COMMAND = [sys.executable, "-m", "conveyor_exporter"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-EXAMPLES = pathlib.Path(__file__).parents[2] / "exporter" / "examples"
+EXAMPLES = pathlib.Path(__file__).parents[3] / "exporter" / "examples"
 README = EXAMPLES.parent / "README.md"
 TRAIN = ["train", str(EXAMPLES / "faces.toml"), "faces.npz", "--name", "faces", "--checkpoint", "run.safetensors"]
 

@@ -26,7 +26,7 @@ from conveyor_exporter.onnx_file.inspection import describe_layers
 from conveyor_exporter.onnx_file.metadata import Metadata
 from conveyor_exporter.pictures.labelled_data import LabelledData
 
-OLD_PYTHON = Path(__file__).parents[2] / ".tools" / "onnxruntime-1.17" / "bin" / "python"
+OLD_PYTHON = Path(__file__).parents[3] / ".tools" / "onnxruntime-1.17" / "bin" / "python"
 
 
 @pytest.fixture(scope="session")

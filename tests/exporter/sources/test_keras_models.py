@@ -16,7 +16,7 @@ from conveyor_exporter.publish import publish
 from conveyor_exporter.sources.keras_file import read_keras
 from support.processes import ServerProcess
 
-PROGRAM = Path(__file__).parents[1] / "support" / "save_keras_models.py"
+PROGRAM = Path(__file__).parents[2] / "support" / "save_keras_models.py"
 NOT_AS_H5 = {"random_brightness"}
 LAYERS = """
     conv2d conv2d_same conv2d_dilated_groups depthwise depthwise_strided separable separable_strided max_pooling
