@@ -40,6 +40,11 @@ class Session:
         return {name: np.asarray(output) for name, output in zip(names, outputs, strict=True)}
 
 
+def runtime_version() -> str:
+    """Return what runs the files, such as `onnxruntime 1.32.0`."""
+    return f"onnxruntime {load_onnxruntime().__version__}"
+
+
 def load_onnxruntime() -> ModuleType:
     """Return the module onnxruntime, with its telemetry off.
 

@@ -79,11 +79,13 @@ class Verification:
         comparisons: one for each kind of inputs, batch size, optimisation level and output.
         accuracy: what labelled data say, when there were some.
         calibration_samples: how many other pictures an int8 file was calibrated with.
+        runtime: what ran the file, such as `onnxruntime 1.32.0`.
     """
 
     comparisons: tuple[Comparison, ...]
     accuracy: Accuracy | None = None
     calibration_samples: int = 0
+    runtime: str = ""
 
     @property
     def failed(self) -> tuple[Comparison, ...]:
@@ -134,6 +136,7 @@ class Verification:
             "inputs": {kind: self._of_kind(kind) for kind in kinds},
             "limit": _finite(self.limit),
             "outputs": sorted({case.output for case in self.comparisons}),
+            "runtime": self.runtime,
             "versions": {name: importlib.metadata.version(name) for name in ("onnx", "torch")},
             "worst_difference": _finite(_rounded(self._usual_worst)),
         }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from conveyor_exporter.arguments import Shape
 from conveyor_exporter.errors import MissingDependency
-from conveyor_exporter.onnx_file.runtime import Session
+from conveyor_exporter.onnx_file.runtime import Session, runtime_version
 from conveyor_exporter.verification.conditions import BATCHES, Conditions, Values, made_up_inputs
 from conveyor_exporter.verification.evidence import FAR_OUTSIDE, Accuracy, Comparison, Verification
 
@@ -52,7 +52,7 @@ def verify(
             for batch in BATCHES[:-1]:
                 judge.compare(run, "data", sent[:batch], batch, optimized)
             judge.compare(run, "data", sent, BATCHES[-1], optimized)
-    return Verification(tuple(judge.comparisons), judge.accuracy)
+    return Verification(tuple(judge.comparisons), judge.accuracy, runtime=runtime_version())
 
 
 def classes(probabilities: Values, threshold: float) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -53,6 +54,7 @@ def test_a_sound_file_passes_on_every_case(broken):
     assert max(case.difference for case in verification.comparisons if case.inputs != "far outside") < 1e-6
     assert all(case.agreement == 1 for case in verification.comparisons)
     assert verification.accuracy.model == verification.accuracy.file
+    assert verification.runtime == f"onnxruntime {onnxruntime.__version__}"
     assert "48 comparisons" in str(verification)
     assert "70 labelled samples" in str(verification)
 
@@ -136,7 +138,9 @@ def test_a_lower_accuracy_is_a_failure_and_says_by_how_much():
 
 def test_the_evidence_is_json_without_numbers_that_json_lacks():
     cases = (Comparison("random", 2, True, math.inf, math.inf, "p"), Comparison("far outside", 1, True, 1, 1, "p"))
-    evidence = json.loads(Verification(cases, Accuracy(3, 1.0, 1.0, 0.01)).to_json())
+    evidence = json.loads(Verification(cases, Accuracy(3, 1.0, 1.0, 0.01), 0, "runtime 1").to_json())
+    assert evidence["runtime"] == "runtime 1"
+    assert "calibration_samples" not in evidence
     assert (evidence["batches"], evidence["limit"], evidence["worst_difference"]) == ([1, 2], 1, None)
     assert set(evidence["inputs"]) == {"random", "far outside"}
     assert evidence["accuracy"] == {"file": 1.0, "max_drop": 0.01, "model": 1.0, "samples": 3}
