@@ -44,6 +44,7 @@ from conveyor_exporter.onnx_file.simplification import simplest
 CHANNELS_FIRST = [0, 3, 1, 2]
 CHANNELS_LAST = [0, 2, 3, 1]
 BLOCK = 16  # channels that onnxruntime's convolutions take together on a processor with AVX-512; on others fewer
+MOST_PIXELS = 64 * 64  # of an image summed pixel by pixel: of more, the roundings add up to three times those of a Gemm
 
 
 def is_ours_alone(network: Network) -> bool:
@@ -149,8 +150,8 @@ class _Walk:
         elif len(shape) > 1:
             if self._turned and shape[-1] > 1 and math.prod(shape[:-1]) > 1:
                 self._flattened = shape
-                if self._image_sums and _is_one_sum(following) and shape[-1] % BLOCK == 0:
-                    return  # it stays an image: the Dense behind takes it as one
+                if self._image_sums and _is_image_sum(following, shape):
+                    return  # it stays an image: the Dense takes it as one
             self._turned = False
             self.value = self._place(layer).node("Flatten", self.value)
 
@@ -190,5 +191,9 @@ class _Walk:
         return order if self._flattened is None else order.reshape(self._flattened).transpose(2, 0, 1).ravel()
 
 
-def _is_one_sum(layer: Layer | None) -> bool:
-    return isinstance(layer, Dense) and layer.units == 1
+def _is_image_sum(layer: Layer | None, shape: Shape) -> bool:
+    """Tell whether a layer behind a Flatten of an image is better written as a convolution over all of it and a sum."""
+    height, width, channels = shape
+    if not isinstance(layer, Dense) or layer.units != 1:
+        return False
+    return channels % BLOCK == 0 and height * width <= MOST_PIXELS

@@ -271,6 +271,12 @@ def test_everything_else_is_one_gemm(layers):
     assert written(*layers)[-1] == "dense: Gemm"
 
 
+def test_an_image_of_many_pixels_is_one_gemm_whose_roundings_add_up_to_less():
+    layers = [Conv2D(16, 1, activation="relu"), Flatten(), Dense(1)]
+    assert written(*copy.deepcopy(layers), shape=(64, 64, 1))[-1] == "dense/reducesum: ReduceSum"
+    assert written(*layers, shape=(64, 65, 1))[-1] == "dense: Gemm"
+
+
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.FLOAT16])
 def test_a_file_for_smaller_numbers_has_no_image_sum(precision):
     model = network(Conv2D(16, 2), Flatten(), Dense(1))
