@@ -8,10 +8,10 @@ PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
 TOOLS := .tools/perf_analyzer .tools/digitsclassifier .tools/onnxruntime-1.17
 PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
 
-.PHONY: help setup serve predict test test-fleet check format protos constraints bench bench-quick bench-overload bench-report bench-export image image-test clean
+.PHONY: help setup serve predict test test-fleet test-legacy-keras check format protos constraints bench bench-quick bench-overload bench-report bench-export image image-test clean
 
 help:  ## List the commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 19
 
 setup: .venv/runtime.stamp  ## Make .venv with both packages and pinned versions
 
@@ -31,6 +31,9 @@ test: .venv/development.stamp $(TOOLS)  ## Install what the tests need, and run 
 test-fleet: .venv/development.stamp  ## Three replicas behind the real Envoy and HAProxy: restarts, kills, hangs
 	@sh tests/system_packages.sh
 	$(BIN)/pytest tests/fleet
+
+test-legacy-keras: .venv/development.stamp .tools/tensorflow-2.15  ## Read what Keras 2 on TensorFlow saves (a gigabyte, once)
+	$(BIN)/pytest tests/legacy_keras
 
 check: .venv/development.stamp  ## Lint, format, types, import contracts, generated code
 	$(BIN)/ruff check
@@ -115,3 +118,8 @@ INSTALL_TOOL = $(BIN)/pip install --quiet --disable-pip-version-check --target $
 .tools/onnxruntime-1.17:
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet --disable-pip-version-check onnxruntime==1.17.3 'numpy<2'
+
+# An environment with Keras 2, whose files must still be read.
+.tools/tensorflow-2.15:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check tensorflow-cpu==2.15.1

@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional
 
 from conveyor_exporter.arguments import did_you_mean
-from conveyor_exporter.errors import InvalidArgument
+from conveyor_exporter.errors import InvalidArgument, InvalidInput
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
-"""Takes and returns a tensor of one shape; the last axis holds the channels."""
+"""Takes a tensor whose last axis holds the channels, and returns one of that shape; `glu` alone halves the channels."""
 
 
 def linear(x: torch.Tensor) -> torch.Tensor:
@@ -57,6 +57,11 @@ def sigmoid(x: torch.Tensor) -> torch.Tensor:
 def hard_sigmoid(x: torch.Tensor) -> torch.Tensor:
     """Return x / 6 + 0.5, clipped to [0, 1]. Keras' slope is 1/6; that of ONNX by default 0.2."""
     return functional.hardsigmoid(x)
+
+
+def hard_sigmoid_of_keras_2(x: torch.Tensor) -> torch.Tensor:
+    """Return 0.2 x + 0.5, clipped to [0, 1], which Keras called hard_sigmoid up to version 2."""
+    return functional.hardtanh(0.2 * x + 0.5, 0.0, 1.0)
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:
@@ -149,6 +154,24 @@ def log_softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     return torch.log_softmax(x, dim=axis)
 
 
+def sparsemax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
+    """Return the closest point to x whose values along an axis are at least 0 and add up to 1.
+
+    That is max(x - t, 0), where t is the largest of (sum of the j largest values - 1) / j over all j (Martins and
+    Astudillo, 2016). Keras up to 3.15.1 computes another t, and values that do not add up to 1 (keras issue 23425).
+    """
+    largest = torch.sort(x, dim=axis, descending=True).values
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    numbers = torch.arange(1, x.shape[axis] + 1, dtype=x.dtype, device=x.device).reshape(shape)
+    return torch.relu(x - ((largest.cumsum(axis) - 1) / numbers).amax(axis, keepdim=True))
+
+
+def glu(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
+    """Return the first half of an axis times the sigmoid of the second half (Dauphin et al., 2017)."""
+    return functional.glu(x, axis)
+
+
 ELEMENTWISE: dict[str, Activation] = {
     function.__name__: function
     for function in (
@@ -157,7 +180,7 @@ ELEMENTWISE: dict[str, Activation] = {
         *(softplus, softsign, sparse_plus, squareplus, exponential, hard_shrink, soft_shrink),
     )
 }
-OVER_AN_AXIS = (softmax, log_softmax)
+OVER_AN_AXIS = (softmax, log_softmax, sparsemax, glu)
 NAMED: dict[str, Activation] = {
     **ELEMENTWISE,
     **{function.__name__: function for function in OVER_AN_AXIS},
@@ -165,9 +188,8 @@ NAMED: dict[str, Activation] = {
     "hard_swish": hard_silu,
 }
 NOT_BY_NAME = {
-    "glu": "`glu` halves the channels, which no layer here does.",
-    "sparsemax": "`sparsemax` is not supported: Keras 3 computes values that do not add up to 1. Use 'softmax'.",
-    "threshold": "`threshold` has no defaults; give a function, or ReLU(threshold=...).",
+    "threshold": "`threshold` cannot be called by its name alone, in Keras either: it needs a threshold and a value. "
+    "Give a function, or use the layer ReLU(threshold=...).",
 }
 """Names that Keras knows and that cannot stand for an activation of a layer, with the reason."""
 
@@ -194,7 +216,20 @@ def get(identifier: str | Activation | None, owner: str) -> Activation:
 
 def is_elementwise(activation: Activation) -> bool:
     """Tell whether the order of the axes is known not to matter; of a user's own function it is not known."""
-    return activation in ELEMENTWISE.values()
+    return activation in ELEMENTWISE.values() or activation is hard_sigmoid_of_keras_2
+
+
+def channels_after(activation: Activation, channels: int, owner: str) -> int:
+    """Return how many channels an activation gives for so many.
+
+    Raises:
+        InvalidInput: it cannot take so many.
+    """
+    if activation is not glu:
+        return channels
+    if channels % 2:
+        raise InvalidInput(f"{owner}: `glu` halves the channels, and {channels} cannot be halved.")
+    return channels // 2
 
 
 def over_axis(activation: Activation, axis: int) -> Activation | None:

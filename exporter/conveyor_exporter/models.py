@@ -10,9 +10,6 @@ from rich.console import Console
 
 from conveyor_exporter import losses, optimizers
 from conveyor_exporter.arguments import positive_integer
-from conveyor_exporter.batches import as_data, as_tensor, split_end
-from conveyor_exporter.checkpoint import Checkpoint
-from conveyor_exporter.early_stopping import EarlyStopping
 from conveyor_exporter.errors import NotCompiled
 from conveyor_exporter.evaluation import evaluation_mode
 from conveyor_exporter.layers.base import Layer
@@ -22,8 +19,11 @@ from conveyor_exporter.metrics import Metric
 from conveyor_exporter.metrics import get_all as get_metrics
 from conveyor_exporter.network import Network
 from conveyor_exporter.optimizers import Optimizer
-from conveyor_exporter.progress import in_words
-from conveyor_exporter.training import Course, History, Trainer
+from conveyor_exporter.training.batches import as_data, as_tensor, split_end
+from conveyor_exporter.training.checkpoint import Checkpoint
+from conveyor_exporter.training.early_stopping import EarlyStopping
+from conveyor_exporter.training.progress import in_words
+from conveyor_exporter.training.trainer import Course, History, Trainer
 
 Verbosity = Literal["auto", 0, 1, 2]
 

@@ -7,22 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from torch import nn
 
 from conveyor_exporter.arguments import Shape, sample_shape
-from conveyor_exporter.conditions import LIMIT, MAX_DROP, Conditions
-from conveyor_exporter.errors import InvalidArgument, VerificationFailed
-from conveyor_exporter.file_format import OPSET, FileFormat, InputDtype, Precision
-from conveyor_exporter.inspection import LayerDescription, describe_layers
-from conveyor_exporter.labelled_data import LabelledData
-from conveyor_exporter.metadata import Metadata, Source
+from conveyor_exporter.errors import InvalidArgument, InvalidInput, VerificationFailed
 from conveyor_exporter.network import Network
-from conveyor_exporter.onnx_export import append_property, export_onnx, finish, to_bytes
+from conveyor_exporter.onnx_file.calibration import calibration_pictures, split_off_calibration
+from conveyor_exporter.onnx_file.export import append_property, export_onnx, finish, to_bytes
+from conveyor_exporter.onnx_file.file_format import OPSET, FileFormat, InputDtype, Precision
+from conveyor_exporter.onnx_file.inspection import LayerDescription, describe_layers
+from conveyor_exporter.onnx_file.metadata import Metadata, Source
+from conveyor_exporter.pictures.labelled_data import LabelledData
 from conveyor_exporter.publish import Published, check_model_name, publish
-from conveyor_exporter.reference import ReferenceModel
-from conveyor_exporter.verification import Verification
-from conveyor_exporter.verify import verify
+from conveyor_exporter.verification.conditions import LIMIT, MAX_DROP, Conditions
+from conveyor_exporter.verification.evidence import Verification
+from conveyor_exporter.verification.reference import ReferenceModel
+from conveyor_exporter.verification.verify import verify
 
 FLOAT16_LIMIT = 2e-2
 """Largest difference of a probability in float16: it has 11 bits, and a network's sums lose a few of them."""
@@ -81,6 +84,7 @@ def export(
     training_metrics: Mapping[str, float] | None = None,
     source: Source | None = None,
     data: LabelledData | None = None,
+    calibration: NDArray[np.float32] | None = None,
     beside: Beside | None = None,
     input_dtype: str = InputDtype.FLOAT32,
     logits: bool = False,
@@ -103,6 +107,8 @@ def export(
         training_metrics: numbers to store in the file, such as `test_accuracy`.
         source: the file that the model was read from; its hash goes into the file.
         data: pictures with their classes, to verify on beside made-up ones.
+        calibration: pictures to calibrate int8 with, float32 [samples, *input_shape], none of them among `data`; None
+            takes up to 256 and at most half of `data`, on which the accuracy is then not measured.
         beside: called when the file has passed verification; the files that it returns are published with the model.
         input_dtype: what a client sends: `float32`, or `uint8`, which the graph scales to the input range.
         logits: whether a second output `logits` gives what the last sigmoid or softmax gets.
@@ -129,7 +135,9 @@ def export(
     if not 0 <= max_drop < 1:
         raise InvalidArgument(f"`max_drop` must be at least 0 and less than 1 (0.01 is one point), got {max_drop!r}.")
     if form.precision is not Precision.FLOAT32 and data is None:
-        raise InvalidArgument(f"{form.precision} needs labelled data, to measure what it costs.")
+        raise InvalidArgument(
+            f"{form.precision} needs labelled data, to measure what it costs; on the command line: --data."
+        )
     if input_shape is None and not isinstance(model, Network):
         raise InvalidArgument("`input_shape` is needed for a module that is not one of our models.")
     shape = model.input_shape if isinstance(model, Network) else sample_shape(input_shape, "export")
@@ -139,6 +147,8 @@ def export(
     classes = max(units, 2)
     if data is not None:
         data.check_fits(shape, classes)
+        if form.precision is Precision.INT8:
+            calibration, data = _calibration(calibration, data, shape)
     names = [str(number) for number in range(classes)] if labels is None else labels
     metadata = dataclasses.replace(
         Metadata.for_units(units, names, threshold, input_range, training_metrics, source),
@@ -147,7 +157,7 @@ def export(
         precision=form.precision,
     )
     conditions = Conditions(input_range, InputDtype.FLOAT32, data, threshold, limit or LIMIT, None, max_drop)
-    program, verification = _proven_file(model, shape, metadata, form, reference, conditions, limit)
+    program, verification = _proven_file(model, shape, metadata, form, reference, conditions, limit, calibration)
     content = append_property(to_bytes(program), "conveyor.verification", verification.to_json())
     evidence = Evidence(name, content, metadata, verification, describe_layers(program))
     files = beside(evidence) if beside is not None else {}
@@ -162,6 +172,7 @@ def _proven_file(
     reference: ReferenceModel,
     conditions: Conditions,
     limit: float | None,
+    calibration: NDArray[np.float32] | None,
 ) -> tuple[onnx.ModelProto, Verification]:
     """Return the finished file with its verification; a smaller precision starts from a proven float32 file."""
     program = export_onnx(model, shape, metadata, form)
@@ -169,9 +180,24 @@ def _proven_file(
         _prove(program, reference, shape, dataclasses.replace(conditions, limit=LIMIT), "float32")
         usual = FLOAT16_LIMIT if form.precision is Precision.FLOAT16 else math.inf
         conditions = dataclasses.replace(conditions, limit=limit or usual, far_limit=math.inf)
-    program = finish(program, metadata, form, conditions.data)
+    program = finish(program, metadata, form, calibration)
     conditions = dataclasses.replace(conditions, input_dtype=form.input_dtype)
-    return program, _prove(program, reference, shape, conditions, form.precision)
+    verification = _prove(program, reference, shape, conditions, form.precision)
+    if form.precision is Precision.INT8 and calibration is not None:
+        verification = dataclasses.replace(verification, calibration_samples=len(calibration))
+    return program, verification
+
+
+def _calibration(
+    given: NDArray[np.float32] | None, data: LabelledData, shape: Shape
+) -> tuple[NDArray[np.float32], LabelledData]:
+    """Return pictures to calibrate with, and others to measure on."""
+    if given is None:
+        return split_off_calibration(data)
+    images = np.asarray(given, np.float32)
+    if images.shape[1:] != shape:
+        raise InvalidInput(f"`calibration` must be [samples, {', '.join(map(str, shape))}], got {list(images.shape)}.")
+    return calibration_pictures(images), data
 
 
 def _prove(

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from conveyor_exporter.layers import Conv2D, Dense, Flatten
-from conveyor_exporter.metadata import Metadata
 from conveyor_exporter.models import Sequential
-from conveyor_exporter.onnx_export import export_onnx
+from conveyor_exporter.onnx_file.export import export_onnx
+from conveyor_exporter.onnx_file.metadata import Metadata
 
 torch.set_num_threads(1)
 os.environ.setdefault("KERAS_BACKEND", "torch")  # read when a test imports keras

@@ -86,6 +86,11 @@ def archive_weights(change: Callable[[h5py.File], None] | None = None) -> bytes:
     return buffer.getvalue()
 
 
+def metadata(version: str) -> bytes:
+    """The member `metadata.json`."""
+    return json.dumps({"keras_version": version, "date_saved": "2026-01-01@00:00:00"}).encode()
+
+
 def archive(
     model: Json | str | None = None,
     weights: bytes | None = None,
@@ -95,7 +100,7 @@ def archive(
     """A `.keras` file; `members` replaces or adds some."""
     described = model if isinstance(model, str) else json.dumps(config() if model is None else model)
     content = {
-        "metadata.json": b'{"keras_version": "3.15.1", "date_saved": "2026-01-01@00:00:00"}',
+        "metadata.json": metadata("3.15.1"),
         "config.json": described.encode(),
         "model.weights.h5": archive_weights() if weights is None else weights,
         **(members or {}),

@@ -1,9 +1,10 @@
 """A program that saves models with Keras itself, each with inputs and Keras' own answers, in a folder.
 
 For each model NAME: NAME.keras, NAME.h5, and NAME.npz with `x` and `y`, what `predict` answers. Run by tests in a
-process of its own, because importing Keras takes seconds and fixes its backend.
+process of its own, because importing Keras takes seconds and fixes its backend. It runs with Keras 2, too.
 """
 
+import inspect
 import os
 import sys
 import warnings
@@ -16,6 +17,9 @@ import numpy as np
 from keras import layers
 
 SHAPE = (9, 8, 3)
+KERAS_2 = keras.__version__.startswith("2.")
+NOT_BY_NAME = ("deserialize", "get", "serialize", "sparsemax", "threshold")
+ACTIVATIONS = [name for name, _ in inspect.getmembers(keras.activations, inspect.isfunction) if name not in NOT_BY_NAME]
 
 CONVOLUTIONS = {
     "conv2d": lambda: layers.Conv2D(4, 3, activation="relu", name="premier"),
@@ -112,11 +116,17 @@ def many():
 
 
 def with_policy(policy):
-    keras.config.set_dtype_policy(policy)
+    set_policy = keras.mixed_precision.set_global_policy if KERAS_2 else keras.config.set_dtype_policy
+    set_policy(policy)
     try:
         return keras.Sequential([keras.Input(SHAPE), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)])
     finally:
-        keras.config.set_dtype_policy("float32")
+        set_policy("float32")
+
+
+def activated(name):
+    """Dense with an activation by name; as the last layer, because of what Keras thinks that `glu` gives."""
+    return keras.Sequential([keras.Input((6,)), layers.Dense(8, activation=name)])
 
 
 def compiled(activation, units, loss):
@@ -138,17 +148,28 @@ MODELS = {
     "binary_logits": lambda: compiled(None, 1, keras.losses.BinaryCrossentropy(from_logits=True)),
     "logits": lambda: compiled(None, 3, keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
     "softmax_loss": lambda: compiled("softmax", 3, "sparse_categorical_crossentropy"),
+    **{f"activation_{name}": lambda name=name: activated(name) for name in ACTIVATIONS},
 }
-NOT_AS_H5 = ("random_brightness",)  # Keras 3.15 itself fails at it
+if KERAS_2:
+    MODELS["average_pooling_same"] = lambda: one_layer(lambda: layers.AveragePooling2D(3, 2, padding="same"))
+    del MODELS["random_erasing"], MODELS["random_shear"]
+NOT_AS_H5 = () if KERAS_2 else ("random_brightness",)  # Keras 3.15 itself fails at it
 LOW_PRECISION = ("mixed_float16", "bfloat16")
 
 
 def randomize(model, generator):
     """Give all weights values of their own: zeros and ones would hide a mistake."""
     for variable in model.weights:
-        low, high = (0.3, 1.5) if "variance" in variable.path or "gamma" in variable.path else (-0.4, 0.4)
-        if "seed" not in variable.path:
+        path = variable.name if KERAS_2 else variable.path
+        low, high = (0.3, 1.5) if "variance" in path or "gamma" in path else (-0.4, 0.4)
+        if "seed" not in path:
             variable.assign(generator.uniform(low, high, variable.shape).astype(np.float32))
+
+
+def as_float32(weight):
+    if KERAS_2:
+        return weight.numpy().astype(np.float32)
+    return keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
 
 
 def main(folder):
@@ -165,7 +186,7 @@ def main(folder):
                 model.save(folder / f"{name}.h5")
         if name in LOW_PRECISION:  # the same weights, computed in float32
             exact = with_policy("float32")
-            exact.set_weights([keras.ops.convert_to_numpy(keras.ops.cast(w, "float32")) for w in model.weights])
+            exact.set_weights([as_float32(w) for w in model.weights])
             model = exact
         np.savez(folder / f"{name}.npz", x=x, y=model.predict(x, verbose=0))
 

@@ -9,7 +9,8 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 
-from conveyor_exporter import digits, export, recipes
+from conveyor_exporter import export
+from conveyor_exporter.demo import digits, recipes
 from conveyor_server.client import Client
 from support.processes import ServerProcess
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.console import Console
 
-from conveyor_exporter.demo import run_demo
+from conveyor_exporter.demo.run import run_demo
 
 
 def command(

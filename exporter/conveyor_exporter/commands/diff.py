@@ -24,7 +24,7 @@ def command(first: Path, second: Path, *, json: Annotated[bool, Parameter(negati
         Print JSON instead of text.
     """
     from conveyor_exporter.errors import ModelFileRefused
-    from conveyor_exporter.model_report import print_differences
+    from conveyor_exporter.report.model_report import print_differences
 
     try:
         return DIFFERENT if print_differences(Console(), first, second, json) else EQUAL

@@ -19,6 +19,6 @@ def command(file: Path, *, json: Annotated[bool, Parameter(negative="")] = False
     json: bool
         Print JSON instead of a table.
     """
-    from conveyor_exporter.model_report import print_inspection
+    from conveyor_exporter.report.model_report import print_inspection
 
     print_inspection(Console(), file, json)

@@ -47,7 +47,7 @@ class ExportOptions:
     """How a model is exported.
 
     Attributes:
-        name: Name of the model in the repository.
+        name: Name of the model in the repository; if not given, that of what it is made from.
         repository: Folder of the model repository; made when it is not there.
         labels: Names of the classes, separated by commas; of a model that answers yes or no the second means yes.
             Class numbers stand in.
@@ -56,13 +56,14 @@ class ExportOptions:
         input_dtype: What a client sends. uint8 is scaled to the input range inside the file: a quarter of the bytes.
         logits: Give a second output, logits, in front of the last sigmoid or softmax.
         float16: Calculate in float16, for a GPU. Needs labelled data.
-        int8: Calculate in int8, calibrated on labelled data, which it needs.
+        int8: Calculate in int8. Needs at least 20 labelled pictures: some calibrate it, what it costs is measured on
+            the others. The command train calibrates with pictures that it trained on.
         max_drop: How many points of accuracy on the labelled data the file may lose; else nothing is published.
         opset: Version of the ONNX operators.
         ir_version: Version of the ONNX file's structure; the lowest that fits the opset, if not given.
     """
 
-    name: str
+    name: str | None = None
     repository: Path = Path("models")
     labels: str | None = None
     threshold: Fraction = 0.5
@@ -75,8 +76,11 @@ class ExportOptions:
     opset: int = 18
     ir_version: int | None = None
 
-    def keywords(self) -> dict[str, Any]:
+    def keywords(self, own_name: str) -> dict[str, Any]:
         """Return the keyword arguments of `pipeline.export` that these flags stand for, `repository` among them.
+
+        Args:
+            own_name: what the model is called when no name is given.
 
         Raises:
             InvalidArgument: the labels cannot be read.
@@ -86,7 +90,7 @@ class ExportOptions:
         except ValueError as error:
             raise InvalidArgument(f"cannot read the labels {self.labels!r}: {error}") from error
         return {
-            "name": self.name,
+            "name": own_name if self.name is None else self.name,
             "repository": self.repository,
             "labels": labels,
             "threshold": self.threshold,
@@ -98,3 +102,6 @@ class ExportOptions:
             "opset": self.opset,
             "ir_version": self.ir_version,
         }
+
+
+DEFAULTS = ExportOptions()

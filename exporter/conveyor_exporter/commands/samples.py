@@ -26,7 +26,7 @@ def command(
     seed: int
         The seed that the demo models were trained with; it decides which digits were held out.
     """
-    from conveyor_exporter.samples import write_samples
+    from conveyor_exporter.demo.samples import write_samples
 
     paths = write_samples(folder, count, seed)
     Console().print(f"{len(paths)} pictures of digits in {folder}", markup=False, highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from conveyor_exporter.commands.options import ExportOptions, parse_shape
+from conveyor_exporter.commands.options import DEFAULTS, ExportOptions, parse_shape
 
 
 def command(
@@ -14,7 +14,7 @@ def command(
     *,
     weights: Path,
     input_shape: str,
-    options: ExportOptions,
+    options: ExportOptions = DEFAULTS,
     channels_first: Annotated[bool, Parameter(negative="")] = False,
     activation: Literal["softmax", "sigmoid"] | None = None,
     data: Path | None = None,
@@ -38,7 +38,7 @@ def command(
     data: Path | None
         Labelled pictures to verify on: an npz file with x and y, or a folder with a folder of pictures for each class.
     """
-    from conveyor_exporter.torch_export import TorchSource, run_torch_export
+    from conveyor_exporter.runs.torch_export import TorchSource, run_torch_export
 
     source = TorchSource(factory, weights, parse_shape(input_shape), channels_first, activation, data)
-    run_torch_export(Console(), source, options.keywords())
+    run_torch_export(Console(), source, options.keywords(factory.rpartition(":")[2]))

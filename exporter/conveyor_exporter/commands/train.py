@@ -4,10 +4,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from conveyor_exporter.commands.options import ExportOptions
+from conveyor_exporter.commands.options import DEFAULTS, ExportOptions
 
 
-def command(specification: Path, data: Path, *, options: ExportOptions, checkpoint: Path | None = None) -> None:
+def command(
+    specification: Path, data: Path, *, options: ExportOptions = DEFAULTS, checkpoint: Path | None = None
+) -> None:
     """Train a network that is written as TOML, and export, verify and publish it with a model card.
 
     A share of the pictures is held out, and the finished model is measured on it. With a checkpoint, a training that
@@ -22,6 +24,8 @@ def command(specification: Path, data: Path, *, options: ExportOptions, checkpoi
     checkpoint: Path
         File to note the state of the training in after each epoch.
     """
-    from conveyor_exporter.training_run import run_training
+    console = Console()
+    with console.status("loading torch"):
+        from conveyor_exporter.runs.training_run import run_training
 
-    run_training(Console(), specification, data, checkpoint, options.keywords())
+    run_training(console, specification, data, checkpoint, options.keywords(specification.stem))

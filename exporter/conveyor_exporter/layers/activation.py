@@ -27,12 +27,12 @@ class Activation(Layer):
         if activation is None:
             raise InvalidArgument(f"{self.kind}: `activation` must be a name or a function, got None.")
         self.activation = activations.get(activation, self.kind)
-        self.elementwise = activations.is_elementwise(self.activation)
 
     def output_shape_for(self, input_shape: Shape) -> Shape:
-        """Return the shape as it is."""
+        """Return the shape as it is; with `glu`, half the channels."""
         activations.warn_if_constant(self.activation, input_shape[-1], self.title)
-        return input_shape
+        channels = activations.channels_after(self.activation, input_shape[-1], self.title)
+        return (*input_shape[:-1], channels)
 
     def compute(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return float32 [batch, ...] for float32 [batch, ...]."""

@@ -41,9 +41,6 @@ class Layer(nn.Module):
     keras_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     """Of each weight, in Keras' order: which axes of torch's tensor make Keras' axes, in turn."""
 
-    elementwise: bool = False
-    """Whether each output is made of the one input at its place, so that the order of the axes does not matter."""
-
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__()
         refuse_unknown(options, type(self), LayerOptions.__optional_keys__)

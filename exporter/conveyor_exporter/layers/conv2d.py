@@ -84,7 +84,8 @@ class Conv2D(WindowLayer):
         if channels % self.groups:
             raise InvalidInput(f"{self.title}: {channels} input channels cannot be split into groups={self.groups}.")
         described = f"kernel_size={self.kernel_size}, dilation_rate={self.dilation_rate}"
-        return (*self.output_sizes(height, width, described), self.filters)
+        filters = activations.channels_after(self.activation, self.filters, self.title)
+        return (*self.output_sizes(height, width, described), filters)
 
     def create_weights(self, input_shape: Shape) -> None:
         """Create the kernel (height, width, channels / groups, filters) and the bias (filters,)."""

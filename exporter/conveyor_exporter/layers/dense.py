@@ -60,7 +60,7 @@ class Dense(Layer):
             raise InvalidInput(
                 f"{self.title} expects inputs of shape [batch, ..., features]. Add the batch axis: x[None]."
             )
-        return (*input_shape[:-1], self.units)
+        return (*input_shape[:-1], activations.channels_after(self.activation, self.units, self.title))
 
     def create_weights(self, input_shape: Shape) -> None:
         """Create the kernel (features, units) and the bias (units,)."""

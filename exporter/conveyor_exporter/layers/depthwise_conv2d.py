@@ -75,7 +75,8 @@ class DepthwiseConv2D(WindowLayer):
         """Return (new height, new width, channels * depth_multiplier) for (height, width, channels)."""
         height, width, channels = self.image_shape(input_shape)
         described = f"kernel_size={self.kernel_size}, dilation_rate={self.dilation_rate}"
-        return (*self.output_sizes(height, width, described), channels * self.depth_multiplier)
+        made = activations.channels_after(self.activation, channels * self.depth_multiplier, self.title)
+        return (*self.output_sizes(height, width, described), made)
 
     def create_weights(self, input_shape: Shape) -> None:
         """Create the kernel (height, width, channels, depth_multiplier) and the bias."""

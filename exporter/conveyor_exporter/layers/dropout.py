@@ -29,8 +29,6 @@ class Dropout(Layer):
         InvalidArgumentType: an argument has a type that cannot work.
     """
 
-    elementwise: bool = True
-
     draws: torch.Tensor
 
     def __init__(

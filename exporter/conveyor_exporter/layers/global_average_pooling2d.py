@@ -11,7 +11,3 @@ class GlobalAveragePooling2D(GlobalPooling2D):
     def compute(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return float32 [batch, channels] or [batch, 1, 1, channels] for [batch, height, width, channels]."""
         return inputs.mean((1, 2), keepdim=self.keepdims)
-
-    def compute_channels_first(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return float32 [batch, channels] or [batch, channels, 1, 1] for [batch, channels, height, width]."""
-        return inputs.mean((2, 3), keepdim=self.keepdims)

@@ -23,8 +23,6 @@ class LeakyReLU(Layer):
         InvalidArgumentType: an argument has a type that cannot work.
     """
 
-    elementwise: bool = True
-
     def __init__(self, negative_slope: float = 0.3, **options: Unpack[LayerOptions]) -> None:
         super().__init__(options)
         self.negative_slope = arguments.number(negative_slope, "negative_slope", self.kind, at_least=0)

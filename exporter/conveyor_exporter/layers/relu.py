@@ -27,8 +27,6 @@ class ReLU(Layer):
         InvalidArgumentType: an argument has a type that cannot work.
     """
 
-    elementwise: bool = True
-
     def __init__(
         self,
         max_value: float | None = None,

@@ -34,7 +34,6 @@ class Rescaling(Layer):
         super().__init__(options)
         self.scale = self._numbers(scale, "scale")
         self.offset = self._numbers(offset, "offset")
-        self.elementwise = len(self.scale) == len(self.offset) == 1
 
     def output_shape_for(self, input_shape: Shape) -> Shape:
         """Return the shape as it is."""

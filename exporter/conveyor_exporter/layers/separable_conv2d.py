@@ -82,7 +82,8 @@ class SeparableConv2D(WindowLayer):
         """Return (new height, new width, filters) for (height, width, channels)."""
         height, width, _ = self.image_shape(input_shape)
         described = f"kernel_size={self.kernel_size}, dilation_rate={self.dilation_rate}"
-        return (*self.output_sizes(height, width, described), self.filters)
+        filters = activations.channels_after(self.activation, self.filters, self.title)
+        return (*self.output_sizes(height, width, described), filters)
 
     def create_weights(self, input_shape: Shape) -> None:
         """Create kernels (height, width, channels, multiplier) and (1, 1, channels * multiplier, filters), and bias."""

@@ -20,8 +20,7 @@ class SpatialLayer(Layer):
     """A layer over the height and width of images.
 
     Torch and ONNX compute on [batch, channels, height, width]; Keras' meaning is [batch, height, width, channels].
-    A subclass computes channels first in `compute_channels_first`; this class turns the axes around it. The exported
-    graph, which turns the axes once for a whole chain of layers, calls `compute_channels_first` itself.
+    A subclass computes channels first in `compute_channels_first`; this class turns the axes around it.
     """
 
     def __init__(self, data_format: str | None, options: Mapping[str, Any]) -> None:

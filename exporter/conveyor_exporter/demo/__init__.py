@@ -1,0 +1,1 @@
+"""The demonstration: two small networks on real handwritten digits, which an extra brings."""

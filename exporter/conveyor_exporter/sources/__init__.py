@@ -1,0 +1,1 @@
+"""Where a network comes from: Keras' files, a torch module with its weights, a specification in TOML."""
