@@ -1,11 +1,11 @@
-"""Requests that are the same bytes as one before, but for the contents of their one tensor: the usual case.
+"""Requests that are the bytes of one before, but for their id and the contents of their one tensor: the usual case.
 
-A client asks for the same outputs of the same model, in the same shape, again and again. What stands in front of the
-contents is then compared instead of parsed and checked.
+A client asks for the same outputs of the same model, in the same shape, again and again. What stands around the id is
+then compared instead of parsed and checked.
 """
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -14,27 +14,35 @@ from conveyor_server.core.tensors import Array
 from conveyor_server.core.varint import varint
 from conveyor_server.generated import inference_pb2 as pb
 
-_RAW = bytes([pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2])
-_MOST_SIZES = 64
-_MOST_OF_A_SIZE = 4
+_NAME, _ID, _RAW = (
+    pb.ModelInferRequest.DESCRIPTOR.fields_by_name[name].number << 3 | 2
+    for name in ("model_name", "id", "raw_input_contents")
+)
+"""The bytes that these fields begin with."""
+_MOST_NAMES = 64
+_MOST_OF_A_NAME = 8
+_SHORT = 0x80
+"""Strings of fewer bytes have their length in one byte."""
 
 _W = TypeVar("_W")
 
 
 @dataclass(frozen=True, slots=True)
 class Template(Generic[_W]):
-    """What is known of all requests that begin with the same bytes and are as long.
+    """What is known of all requests that have these bytes around their id.
 
     Attributes:
-        head: everything in front of the contents.
-        size: bytes of the whole request.
-        shape: of its tensor, `[rows, …]`.
-        dtype: of its tensor.
+        before: what stands in front of the id.
+        after: what stands between it and the contents.
+        size: bytes of the contents.
+        shape: of the tensor, `[rows, …]`.
+        dtype: of the tensor.
         rows: how many.
         wish: what such a request asks for, as whoever taught it says.
     """
 
-    head: bytes
+    before: bytes
+    after: bytes
     size: int
     shape: tuple[int, ...]
     dtype: "np.dtype[np.generic]"
@@ -43,21 +51,38 @@ class Template(Generic[_W]):
 
     def tensor(self, data: bytes) -> Array:
         """The contents of a request of this kind, a read-only array of `shape`."""
-        array: Array = np.frombuffer(data, self.dtype, offset=len(self.head)).reshape(self.shape)
+        array: Array = np.frombuffer(data, self.dtype, offset=len(data) - self.size).reshape(self.shape)
         return array
 
 
+class Found(NamedTuple, Generic[_W]):
+    """A request whose form is known."""
+
+    template: Template[_W]
+    request_id: str
+
+
 class RequestTemplates(Generic[_W]):
-    """The templates that are known; few, so that finding none costs nothing."""
+    """The templates that are known; few, so that finding none costs next to nothing."""
 
     def __init__(self) -> None:
-        self._by_size: dict[int, list[Template[_W]]] = {}
+        self._by_name: dict[bytes, list[Template[_W]]] = {}
 
-    def find(self, data: bytes) -> Template[_W] | None:
-        """The template of these bytes, or None."""
-        for template in self._by_size.get(len(data), ()):
-            if data.startswith(template.head):
-                return template
+    def find(self, data: bytes) -> Found[_W] | None:
+        """The template of these bytes, and their id."""
+        if len(data) < 2 or data[0] != _NAME:
+            return None
+        for template in self._by_name.get(data[2 : 2 + data[1]], ()):
+            start = len(template.before)
+            end = len(data) - template.size - len(template.after)
+            if start <= end and data.startswith(template.before) and data.startswith(template.after, end):
+                if start == end:
+                    return Found(template, "")
+                if data[start] == _ID and data[start + 1] == end - start - 2 < _SHORT:
+                    try:
+                        return Found(template, data[start + 2 : end].decode())
+                    except UnicodeDecodeError:
+                        return None
         return None
 
     def learn(self, data: bytes, request: pb.ModelInferRequest, tensor: Array, rows: int, wish: _W) -> None:
@@ -70,42 +95,48 @@ class RequestTemplates(Generic[_W]):
             rows: how many it has.
             wish: what it asks for.
         """
-        known = self._by_size.get(len(data))
-        if request.id or len(request.raw_input_contents) != 1 or tensor.dtype == np.object_ or tensor.dtype == np.bool_:
-            return  # its bytes differ from request to request, or its contents are more than numbers
-        if len(known or ()) >= _MOST_OF_A_SIZE or (known is None and len(self._by_size) >= _MOST_SIZES):
+        name = request.model_name.encode()
+        known = self._by_name.get(name, [])
+        if len(known) >= _MOST_OF_A_NAME or (not known and len(self._by_name) >= _MOST_NAMES) or len(name) >= _SHORT:
             return
-        head = _head(data, request)
-        if head is not None:
-            template = Template(head, len(data), tensor.shape, tensor.dtype, rows, wish)
-            self._by_size.setdefault(len(data), []).append(template)
+        if len(request.raw_input_contents) != 1 or tensor.dtype == np.object_ or tensor.dtype == np.bool_:
+            return  # its contents are more than numbers
+        around = _around_id(data, request)
+        if around is not None:
+            template = Template(*around, tensor.nbytes, tensor.shape, tensor.dtype, rows, wish)
+            self._by_name.setdefault(name, []).append(template)
 
     def forget(self, template: Template[_W]) -> None:
         """The template is true no more."""
-        same = self._by_size.get(template.size, [])
-        if template in same:
-            same.remove(template)
-            if not same:
-                del self._by_size[template.size]
+        for name, known in list(self._by_name.items()):
+            if template in known:
+                known.remove(template)
+                if not known:
+                    del self._by_name[name]
 
 
-def _head(data: bytes, request: pb.ModelInferRequest) -> bytes | None:
-    """What stands in front of the raw contents, if these are one field at the very end.
+def _around_id(data: bytes, request: pb.ModelInferRequest) -> tuple[bytes, bytes] | None:
+    """What stands before the id, and between it and the contents, if the bytes are in this order.
 
-    Messages that stand one behind the other are one message with the fields of both (protobuf.dev, "Last One Wins"), so
-    if the head alone is the request without its contents, then the head and any field of contents is that request with
-    those contents.
+    Messages that stand one behind the other are one message with the fields of both (protobuf.dev, "Last One Wins"). So
+    if what is around the id is, alone, the request without id and contents, then the same with any id and any contents
+    in their places is the request with those.
     """
-    contents = request.raw_input_contents[0]
-    field = _RAW + varint(len(contents))
-    start = len(data) - len(contents) - len(field)
-    if start < 0 or not data.startswith(field, start) or not data.endswith(contents):
+    contents, name = request.raw_input_contents[0], request.id.encode()
+    raw_field = bytes([_RAW]) + varint(len(contents))
+    id_field = bytes([_ID, len(name)]) + name if 0 < len(name) < _SHORT else b""
+    named = pb.ModelInferRequest(model_name=request.model_name, model_version=request.model_version)
+    before = named.SerializeToString()
+    end = len(data) - len(contents) - len(raw_field)
+    if not data.startswith(before + id_field) or not data.startswith(raw_field, max(end, 0)):
         return None
+    between = data[len(before) + len(id_field) : end]
     without = pb.ModelInferRequest()
     without.CopyFrom(request)
+    without.id = ""
     del without.raw_input_contents[:]
     try:
-        alone = pb.ModelInferRequest.FromString(data[:start])
+        alone = pb.ModelInferRequest.FromString(before + between)
     except DecodeError:
         return None
-    return data[: start + len(field)] if alone == without else None
+    return (before, between + raw_field) if alone == without else None

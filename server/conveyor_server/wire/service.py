@@ -138,8 +138,9 @@ class InferenceService:
 
     def _read(self, data: bytes, reply: Inference) -> tuple[ServedModel, tuple[Array, ...]]:
         """Who answers, and with what inputs; the rest of what the request says goes to its reply."""
-        template = self._templates.find(data)
-        if template is not None:
+        found = self._templates.find(data)
+        if found is not None:
+            template, reply.call.request_id = found
             reply.wish = wish = template.wish
             served = self._repository.get(wish.model, wish.version)
             if served is wish.served:

@@ -38,8 +38,8 @@ def taught(data, wish="wish"):
 def test_another_request_of_the_same_form_is_known_and_read(fields):
     templates = taught(request(rows(1, 2), **fields).SerializeToString())
     data = request(rows(-3, 4.5), **fields).SerializeToString()
-    template = templates.find(data)
-    assert (template.wish, template.rows) == ("wish", 1)
+    template, request_id = templates.find(data)
+    assert (template.wish, template.rows, request_id) == ("wish", 1, "")
     tensor = template.tensor(data)
     assert (tensor.dtype, tensor.tolist()) == (np.float32, [[-3, 4.5]])
     assert not tensor.flags.writeable
@@ -63,14 +63,36 @@ def test_a_request_that_asks_for_something_else_is_not_known(other):
 def test_what_is_forgotten_is_not_known():
     data = request(rows(1, 2)).SerializeToString()
     templates = taught(data)
-    templates.forget(templates.find(data))
+    templates.forget(templates.find(data).template)
     assert templates.find(data) is None
 
 
-def test_requests_that_differ_each_time_are_not_learned():
-    for number in range(3):
-        data = request(rows(1, 2), id=str(number)).SerializeToString()
-        assert taught(data).find(data) is None
+@pytest.mark.parametrize("taught_id", ["", "7", "é" * 50])
+@pytest.mark.parametrize("name", ["", "1", "request 12", "x" * 127, "é"])
+def test_the_id_may_differ(taught_id, name):
+    templates = taught(request(rows(1, 2), id=taught_id).SerializeToString())
+    data = request(rows(5, 6), id=name).SerializeToString()
+    template, found = templates.find(data)
+    assert (found, template.tensor(data).tolist()) == (name, [[5, 6]])
+
+
+def test_ids_that_are_long_or_no_text_are_left_to_the_parser():
+    templates = taught(request(rows(1, 2), id="abc").SerializeToString())
+    assert templates.find(request(rows(1, 2), id="x" * 128).SerializeToString()) is None
+    assert templates.find(request(rows(1, 2), id="abc").SerializeToString().replace(b"abc", b"a\xffc")) is None
+
+
+@given(st.integers(0, 200), st.binary(max_size=3))
+def test_a_damaged_request_is_known_only_if_it_parses_to_what_is_known(position, junk):
+    good = request(rows(1, 2), id="abc").SerializeToString()
+    templates = taught(good)
+    data = good[:position] + junk + good[position + len(junk) :]
+    found = templates.find(data)
+    if found is not None:
+        message = pb.ModelInferRequest.FromString(data)
+        assert message.id == found.request_id
+        (array,), _ = decode_inputs(message, SPEC)
+        np.testing.assert_array_equal(array, found.template.tensor(data))
 
 
 def test_fields_behind_the_contents_make_no_template():
@@ -124,11 +146,10 @@ def test_a_template_never_says_anything_but_what_parsing_says(cases):
         ).SerializeToString()
         message = pb.ModelInferRequest.FromString(data)
         (array,), count = decode_inputs(message, SPEC)
-        truth = (version, name, tuple(outputs))
-        template = templates.find(data)
-        if template is not None:
-            assert template.wish == truth
-            assert template.rows == count
+        truth = (version, tuple(outputs))
+        if (found := templates.find(data)) is not None:
+            template = found.template
+            assert (template.wish, template.rows, found.request_id) == (truth, count, name)
             np.testing.assert_array_equal(template.tensor(data), array)
         else:
             templates.learn(data, message, array, count, truth)

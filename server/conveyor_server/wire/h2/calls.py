@@ -50,6 +50,7 @@ class H2Call:
         link: its connection.
         stream_id: its stream there.
         head: its headers.
+        timeout: seconds that the client is willing to wait; None for any time.
     """
 
     __slots__ = (
@@ -67,12 +68,12 @@ class H2Call:
         "trailing_metadata",
     )
 
-    def __init__(self, link: Link, stream_id: int, head: CallHead) -> None:
+    def __init__(self, link: Link, stream_id: int, head: CallHead, timeout: float | None) -> None:
         self.link = link
         self.stream_id = stream_id
         self.head = head
         self.opened_at = now = link.loop.time()
-        self.deadline = inf if head.timeout is None else now + head.timeout
+        self.deadline = inf if timeout is None else now + timeout
         self.received = 0
         """Bytes so far, of the client's messages."""
         self.held = 0

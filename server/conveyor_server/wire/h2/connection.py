@@ -16,8 +16,8 @@ from conveyor_server.wire.h2.session import Session, SessionBroken, Shared
 
 log = logging.getLogger(__name__)
 
-READ_AT_ONCE = 2**16
-"""Bytes that are handled before the other connections have their turn."""
+READ_FIRST, READ_AT_ONCE = 2**16, 2**18
+"""Bytes that are handled before other connections have their turn: while calls may be small, and when they are not."""
 CALLS_AT_ONCE = 64
 """The same for calls: where they are small, less is read."""
 WRITE_AT_ONCE = 2**18
@@ -65,7 +65,7 @@ class Connection(asyncio.BufferedProtocol):
         self._patience = Patience(hub.shared.limits, self._loop.time(), random.uniform(0.9, 1.1))
         self._writable = self._leaving = False
         self._received = self._written = 0
-        self._appetite = READ_AT_ONCE
+        self._appetite = READ_FIRST
         """Bytes to read next."""
         self._flushing: asyncio.Handle | None = None
         self._ticking: asyncio.TimerHandle | None = None

@@ -21,6 +21,7 @@ _BEGIN: tuple[Header, ...] = ((b":status", b"200"), (b"content-type", b"applicat
 _CONTENT_TYPES = (b"application/grpc", b"application/grpc+proto")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MOST_DIGITS = 8
+_TIMEOUT = b"grpc-timeout"
 
 RESPONSE: Mapping[bytes, Headers] = {
     b"identity": _BEGIN,
@@ -46,19 +47,19 @@ class NoGrpcRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CallHead:
-    """What the headers of a call say."""
+    """What the headers of a call say, but for its timeout, which is another one each time."""
 
     path: bytes
     """`/service/method`."""
     method: str
     """The method alone."""
-    timeout: float | None
-    """Seconds that the client is willing to wait."""
     encoding: bytes
     """How its messages are compressed, if they are."""
     authorization: str | None
     headers: Headers
     """All of them, as they came."""
+    timeout_at: int
+    """Where among them the timeout is; -1 where there is none."""
 
     @property
     def metadata(self) -> Metadata:
@@ -66,8 +67,20 @@ class CallHead:
         return {
             name.decode("latin-1"): _read_binary(value) if name.endswith(b"-bin") else value.decode("latin-1")
             for name, value in self.headers
-            if not name.startswith(b":")
+            if not name.startswith(b":") and name != _TIMEOUT
         }
+
+    def fits(self, headers: Headers) -> bool:
+        """Whether these say the same, but for the timeout."""
+        at, own = self.timeout_at, self.headers
+        if at < 0 or headers == own:
+            return headers == own
+        return (
+            len(headers) == len(own)
+            and headers[at][0] == _TIMEOUT
+            and headers[:at] == own[:at]
+            and headers[at + 1 :] == own[at + 1 :]
+        )
 
 
 class HeadReader:
@@ -81,8 +94,8 @@ class HeadReader:
         self._limit = limit
         self._last: CallHead | None = None
 
-    def read(self, headers: Headers) -> CallHead:
-        """What the headers say.
+    def read(self, headers: Headers) -> tuple[CallHead, float | None]:
+        """What the headers say, and how many seconds the client is willing to wait.
 
         Raises:
             NoGrpcRequest: they are those of another protocol.
@@ -90,12 +103,12 @@ class HeadReader:
             UnknownMethod: the messages are compressed in a way that is not known here.
             MessageTooLarge: the headers are.
         """
-        last = self._last
-        if last is None or last.headers != headers:
+        head = self._last
+        if head is None or not head.fits(headers):
             if (size := _size_of(headers)) > self._limit:
                 raise MessageTooLarge(f"Received headers larger than max ({size} vs. {self._limit})")
-            last = self._last = read_head(headers)
-        return last
+            head = self._last = read_head(headers)
+        return head, None if head.timeout_at < 0 else read_timeout(headers[head.timeout_at][1])
 
 
 def read_head(headers: Headers) -> CallHead:
@@ -109,16 +122,15 @@ def read_head(headers: Headers) -> CallHead:
     encoding = fields.get(b"grpc-encoding", b"identity")
     if encoding not in ENCODINGS:
         raise UnknownMethod(f"grpc-encoding '{_shown(encoding)}' is not one of identity, gzip, deflate.")
-    timeout = fields.get(b"grpc-timeout")
     authorization = b",".join(value for name, value in headers if name == b"authorization")  # two are as good as none
     path = fields.get(b":path", b"")
     return CallHead(
         path,
         path.rpartition(b"/")[2].decode("latin-1"),
-        None if timeout is None else read_timeout(timeout),
         encoding,
         authorization.decode("latin-1") if authorization else None,
         headers,
+        next((place for place, (name, _) in enumerate(headers) if name == _TIMEOUT), -1),
     )
 
 

@@ -59,6 +59,12 @@ class MessageReader:
             MessageTooLarge: one is, or says that it will be.
             InvalidRequest: it is not what the headers said.
         """
+        if len(self._prefix) == PREFIX_BYTES and self.held + len(data) < PREFIX_BYTES + self._length:
+            self.held += len(data)
+            self._pieces.append(data)
+            if len(self._pieces) > _MOST_PIECES + self.held // _SMALL_PIECE:
+                self._pieces = [b"".join(self._pieces)]  # many tiny ones take more memory than they bring
+            return []
         messages: list[bytes] = []
         start = 0
         while start < len(data):
@@ -72,8 +78,6 @@ class MessageReader:
             self._pieces.append(piece)
             if self.held == PREFIX_BYTES + self._length:
                 messages.append(self._finish())
-        if len(self._pieces) > _MOST_PIECES + self.held // _SMALL_PIECE:
-            self._pieces = [b"".join(self._pieces)]  # many tiny ones take more memory than they bring
         return messages
 
     def _take_prefix(self, data: bytes, start: int) -> int:

@@ -210,19 +210,19 @@ class Session:
     def _open(self, stream_id: int, headers: Headers, end: bool) -> None:
         self.opened += 1
         try:
-            head = self._heads.read(headers)
+            head, timeout = self._heads.read(headers)
             rpc = self._shared.routes.get(head.path)
             if rpc is None:
                 raise UnknownMethod(f"Method not found: {head.path[:200].decode('latin-1')}")
             if self._shared.access is not None and rpc.scope is not None:
                 self._shared.access.check(rpc.scope, head.authorization)
-            self._shared.admit(rpc, head.timeout)
+            self._shared.admit(rpc, timeout)
         except RequestError as error:
             self._answers.refuse_stream(stream_id, error, end)
         except NoGrpcRequest as error:
             self._answers.answer_in_http(stream_id, error, end)
         else:
-            self.calls[stream_id] = _CALLS[type(rpc)](self, stream_id, head, rpc)
+            self.calls[stream_id] = _CALLS[type(rpc)](self, stream_id, head, timeout, rpc)
             if end:
                 self._take(stream_id, b"", True)
 

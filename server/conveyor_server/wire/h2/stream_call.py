@@ -31,8 +31,10 @@ class StreamCall(H2Call):
         "_withheld",
     )
 
-    def __init__(self, link: Link, stream_id: int, head: CallHead, rpc: ServerStream | TwoWayStream) -> None:
-        super().__init__(link, stream_id, head)
+    def __init__(
+        self, link: Link, stream_id: int, head: CallHead, timeout: float | None, rpc: ServerStream | TwoWayStream
+    ) -> None:
+        super().__init__(link, stream_id, head, timeout)
         self._rpc = rpc
         self._unread: deque[bytes] = deque()
         self._arrived = asyncio.Event()

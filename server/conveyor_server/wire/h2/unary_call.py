@@ -17,8 +17,10 @@ class UnaryCall(H2Call):
 
     __slots__ = ("_message", "_on_cancel", "_rpc", "_running", "_task", "method", "request_id")
 
-    def __init__(self, link: Link, stream_id: int, head: CallHead, rpc: Immediate | Unary) -> None:
-        super().__init__(link, stream_id, head)
+    def __init__(
+        self, link: Link, stream_id: int, head: CallHead, timeout: float | None, rpc: Immediate | Unary
+    ) -> None:
+        super().__init__(link, stream_id, head, timeout)
         self.method = head.method
         self.request_id = ""
         self._rpc = rpc

@@ -34,8 +34,9 @@ def changed(**fields):
 
 
 def test_what_a_call_says():
-    head = read_head((*HEADERS, (b"grpc-timeout", b"250m"), (b"grpc-encoding", b"gzip"), (b"x-mine", b"1")))
-    assert (head.path, head.method, head.timeout, head.encoding) == (b"/a.B/C", "C", 0.25, b"gzip")
+    headers = (*HEADERS, (b"grpc-timeout", b"250m"), (b"grpc-encoding", b"gzip"), (b"x-mine", b"1"))
+    head, timeout = HeadReader(10_000).read(headers)
+    assert (head.path, head.method, timeout, head.encoding) == (b"/a.B/C", "C", 0.25, b"gzip")
     assert head.metadata["x-mine"] == "1"
     assert not any(name.startswith(":") for name in head.metadata)
 
@@ -113,7 +114,17 @@ def test_headers_that_are_too_large():
 
 def test_equal_headers_are_read_once():
     reader = HeadReader(10_000)
-    first = reader.read(HEADERS)
-    assert reader.read(tuple((bytes(bytearray(n)), bytes(bytearray(v))) for n, v in HEADERS)) is first
-    assert reader.read(changed(grpc_timeout="1S")).timeout == 1
-    assert reader.read(HEADERS).timeout is None
+    first, timeout = reader.read(HEADERS)
+    assert timeout is None
+    assert reader.read(tuple((bytes(bytearray(n)), bytes(bytearray(v))) for n, v in HEADERS)) == (first, None)
+    assert reader.read(HEADERS)[0] is first
+
+
+@given(st.lists(st.tuples(st.sampled_from([None, "1S", "20m", "5u"]), st.sampled_from([None, "a", "b"])), max_size=20))
+def test_what_is_remembered_is_what_would_be_read(calls):
+    reader = HeadReader(10_000)
+    for timeout, mine in calls:
+        headers = changed(grpc_timeout=timeout, x_mine=mine)
+        head, seconds = reader.read(headers)
+        assert seconds == (None if timeout is None else read_timeout(timeout.encode()))
+        assert head.metadata == read_head(headers).metadata
