@@ -25,6 +25,7 @@ from conveyor_server.metrics import Metrics
 from conveyor_server.observers import RequestObservers, RunObservers, open_tracer
 from conveyor_server.security_metrics import SecurityMetrics
 from conveyor_server.settings import ModelControl, Settings
+from conveyor_server.transport_metrics import TransportMetrics
 from conveyor_server.transports import open_transport
 from conveyor_server.wire.access import Access
 from conveyor_server.wire.certificates import Certificates
@@ -49,7 +50,7 @@ class App:
         self._settings = settings
         self._certificates = _certificates(settings)
         self._access = Access(Path(settings.tokens)) if settings.tokens else None
-        self._metrics = Metrics(SecurityMetrics(self._certificates, self._access))
+        self._metrics = Metrics(SecurityMetrics(self._certificates, self._access), TransportMetrics(lambda: self._grpc))
         self._remote: RemoteRepository | None = None
         if is_remote(settings.repository):
             self._remote = RemoteRepository(settings.repository, settings.repository_cache.expanduser())
@@ -70,7 +71,7 @@ class App:
         self._http = HttpServer(
             settings.host,
             settings.http_port,
-            metrics=lambda: self._metrics.exposition(self._repository.states, self._grpc.in_progress),
+            metrics=self._page,
             ready=lambda: self._service.ready,
             certificates=self._certificates,
             access=self._access,
@@ -155,6 +156,11 @@ class App:
                 await self._remote.sync()
         except RepositoryUnreachable as error:
             log.error("%s", error)
+
+    def _page(self) -> bytes:
+        """The metrics, as they are now."""
+        self._metrics.take_in(self._grpc.refused)
+        return self._metrics.exposition(self._repository.states, self._grpc.in_progress)
 
     def _observe_runs(self, model: str) -> Observer:
         metrics = self._metrics.for_model(model)

@@ -5,7 +5,7 @@ Counts in plain numbers, and makes Prometheus' families of them when it is asked
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -17,7 +17,7 @@ from conveyor_server.core import errors
 from conveyor_server.engine.batcher import RunReport
 from conveyor_server.engine.model_versions import ModelState
 from conveyor_server.wire.inference import Inference
-from conveyor_server.wire.status import Status
+from conveyor_server.wire.status import STATUS_OF, Status
 
 _SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -54,6 +54,7 @@ class Metrics(Collector):
         self._models: dict[str, ModelMetrics] = {}
         self._states: Sequence[ModelState] = ()
         self._in_flight = 0
+        self._taken_in: Counter[type[errors.RequestError]] = Counter()
 
     def finished(self, request: Inference, status: Status, seconds: float) -> None:
         """An inference request ended. Requests for models that were not found count under an empty name."""
@@ -70,6 +71,17 @@ class Metrics(Collector):
         if found is None:
             found = self._models[model] = ModelMetrics()
         return found
+
+    def take_in(self, refused: Mapping[type[errors.RequestError], int]) -> None:
+        """Takes in the requests that a transport has refused so far, by the error. They took microseconds."""
+        for error, count in refused.items():
+            model = self.for_model("")
+            more = count - self._taken_in[error]
+            self._taken_in[error] = count
+            model.codes[STATUS_OF[error]] += more
+            model.refusals[_REASONS[error]] += more
+            model.request_seconds.observe(0.0, more)
+            model.refusal_seconds.observe(0.0, more)
 
     def exposition(self, states: Sequence[ModelState], in_flight: int) -> bytes:
         """Everything in Prometheus' text format, with the state of the models as it is now."""
@@ -170,10 +182,10 @@ class Buckets:
         self._counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        """Takes in one value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Takes in one value, so many times."""
+        self._counts[bisect_left(self._bounds, value)] += times
+        self.total += value * times
 
     def cumulative(self) -> list[tuple[str, float]]:
         """How many values lie at or below each bound, as Prometheus wants them."""

@@ -2,10 +2,11 @@
 
 import importlib.metadata
 import logging
+from collections.abc import Mapping
 from math import inf
 from typing import Protocol
 
-from conveyor_server.core.errors import StartError
+from conveyor_server.core.errors import RequestError, StartError
 from conveyor_server.settings import Settings, Transport
 from conveyor_server.wire.access import Access
 from conveyor_server.wire.certificates import Certificates
@@ -26,6 +27,18 @@ class GrpcServer(Protocol):
     @property
     def in_progress(self) -> int:
         """Requests that are not answered yet."""
+
+    @property
+    def refused(self) -> Mapping[type[RequestError], int]:
+        """Inference requests that were turned away by their headers, by the error that stands for the reason."""
+
+    @property
+    def connections(self) -> int | None:
+        """Open ones; None where that is not known."""
+
+    @property
+    def endings(self) -> Mapping[str, int]:
+        """Connections that were closed from this side, by why."""
 
     async def start(self) -> None:
         """Begins to accept connections."""

@@ -13,6 +13,7 @@ from conveyor_server.core.batch_queue import QueuePolicy
 from conveyor_server.core.model import ModelSpec
 from conveyor_server.engine.batcher import Batcher, RunReport
 from conveyor_server.metrics import Buckets, Metrics
+from conveyor_server.transport_metrics import TransportMetrics
 from conveyor_server.wire.inference import Inference, Wish
 from conveyor_server.wire.status import STATUS_OF, Status
 from support.puppets import FakeCall, PuppetModel, Slot
@@ -68,6 +69,35 @@ def test_refusals_count_by_reason(error, reason):
     counts = {key[2]: value for key, value in page.items() if key[0] == "conveyor_refused_requests_total"}
     assert sum(counts.values()) == counts[reason] == 1
     assert page["conveyor_refusal_duration_seconds_count", "a"] == 1
+
+
+def test_what_a_transport_refused_counts_once_under_no_model():
+    metrics = Metrics()
+    refused = {errors.Overloaded: 3}
+    for _ in range(2):
+        metrics.take_in(refused)
+    refused[errors.TooLate] = 2
+    metrics.take_in(refused)
+    page = read(metrics)
+    assert page["conveyor_requests_total", "UNAVAILABLE", ""] == 5
+    assert page["conveyor_refused_requests_total", "", "queue_full"] == 3
+    assert page["conveyor_refused_requests_total", "", "deadline"] == 2
+    assert page["conveyor_refusal_duration_seconds_bucket", "0.0001", ""] == 5
+
+
+def test_a_transport_that_knows_its_connections_tells_them():
+    class Known:
+        connections = 3
+        endings = {"age": 2}
+
+    class Unknown:
+        connections = None
+        endings = {}
+
+    page = read(Metrics(TransportMetrics(Known)))
+    assert page[("conveyor_connections",)] == 3
+    assert page["conveyor_closed_connections_total", "age"] == 2
+    assert not [key for key in read(Metrics(TransportMetrics(Unknown))) if "connections" in key[0]]
 
 
 def test_a_run_counts_once_and_a_split_request_waits_once():

@@ -12,6 +12,7 @@ from conveyor_server.engine.served_model import ModelLoader
 from conveyor_server.engine.serving import ServingDefaults
 from conveyor_server.generated import inference_pb2 as pb
 from conveyor_server.metrics import Metrics
+from conveyor_server.wire.h2.admission import Admission
 from conveyor_server.wire.h2.limits import Limits
 from conveyor_server.wire.h2.messages import frame
 from conveyor_server.wire.h2.session import Session, Shared
@@ -45,7 +46,7 @@ class ModelBehindSession:
     async def open(self):
         await self.repository.load()
         routes = {f"/{SERVICE}/{method}".encode(): rpc for method, rpc in self.service.rpcs[SERVICE].items()}
-        shared = Shared(routes, Limits(), self.traffic, None, lambda rpc, timeout: None)
+        shared = Shared(routes, Limits(), self.traffic, None, Admission(self.traffic, 10_000))
         self.session = Session(shared, lambda: None)
         self.client = ngh2.Connection(ngh2.Role.CLIENT)
         self.client.initiate_connection({ngh2.Setting.INITIAL_WINDOW_SIZE: 2**24})

@@ -7,7 +7,8 @@ streams that have nothing to say.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from types import MappingProxyType
 
 import grpc
 import grpc.aio
@@ -76,6 +77,12 @@ class GrpcTransport:
         self._stopping = False
         self._watching: asyncio.Task[None] | None = None
         self._server, self.port = self._make_server(port)
+
+    refused: Mapping[type[RequestError], int] = MappingProxyType({})
+    """Nothing is known of calls that grpc's core turns away."""
+    connections = None
+    """Nor of connections."""
+    endings: Mapping[str, int] = MappingProxyType({})
 
     @property
     def in_progress(self) -> int:

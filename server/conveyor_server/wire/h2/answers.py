@@ -34,15 +34,15 @@ class Answers:
         output_soon: is told that there is something to send.
 
     Attributes:
-        half_open: streams that we have ended and the client has not.
+        half_open: streams that we have ended and the client has not, and the bytes that came for each since.
+        room: streams whose handlers wait until their last message is on its way.
     """
 
     def __init__(self, http2: ngh2.Connection, output_soon: Callable[[], None]) -> None:
-        self.half_open: set[int] = set()
+        self.half_open: dict[int, int] = {}
         self._http2 = http2
         self._output_soon = output_soon
-        self._room: dict[int, asyncio.Future[None]] = {}
-        """Streams whose handlers wait until their last message is on its way."""
+        self.room: dict[int, asyncio.Future[None]] = {}
 
     def respond(self, call: H2Call, framed: bytes) -> None:
         """Sends a response that is one message."""
@@ -69,7 +69,7 @@ class Answers:
             raise asyncio.CancelledError from error
         self._output_soon()
         if http2.queued_body_size(stream_id) > MOST_QUEUED:
-            room = self._room[stream_id] = asyncio.get_running_loop().create_future()
+            room = self.room[stream_id] = asyncio.get_running_loop().create_future()
             await room
 
     def finish(self, call: H2Call) -> None:
@@ -87,8 +87,11 @@ class Answers:
     def refuse_stream(
         self, stream_id: int, error: RequestError, ended: bool, metadata: tuple[Header, ...] = ()
     ) -> None:
+        """Sends an error's status."""
+        self.send_status(stream_id, (*refusal_headers(STATUS_OF[type(error)], str(error)), *metadata), ended)
+
+    def send_status(self, stream_id: int, headers: Headers, ended: bool) -> None:
         """Sends a status without a message: the form that balancers retry."""
-        headers = (*refusal_headers(STATUS_OF[type(error)], str(error)), *metadata)
         try:
             self._http2.send_response(stream_id, headers, end_stream=True)
         except ngh2.NGH2Error:
@@ -105,31 +108,38 @@ class Answers:
             return
         self._note_end(stream_id, ended)
 
-    def sent(self, all_of_it: bool) -> None:
-        """What was queued has been asked for, all of it or as much as was wanted."""
-        if self._room:
-            for stream_id in [s for s in self._room if self._http2.queued_body_size(s) <= MOST_QUEUED]:
+    def sent(self) -> None:
+        """What was queued has been asked for, or a part of it."""
+        if self.room:
+            for stream_id in [s for s in self.room if self._http2.queued_body_size(s) <= MOST_QUEUED]:
                 self._give_room(stream_id)
-        if self.half_open and all_of_it:
-            # Clients that have the end of a call need not send the rest of it (RFC 9113, 8.1).
-            for stream_id in [s for s in self.half_open if not self._http2.queued_body_size(s)]:
-                self.half_open.remove(stream_id)
+
+    def close_half_open(self, *, also_busy: bool = False) -> None:
+        """Tells clients that have the end of a call to send no more of it (RFC 9113, 8.1).
+
+        The library does not give back the window of a DATA frame whose stream is reset while half of it is there. So a
+        stream on which something came lately is left to the client, which has the end and will stop by itself.
+        """
+        for stream_id, received in list(self.half_open.items()):
+            self.half_open[stream_id] = 0
+            if (also_busy or not received) and not self._http2.queued_body_size(stream_id):
+                del self.half_open[stream_id]
                 self._http2.reset_stream(stream_id, ngh2.ErrorCode.NO_ERROR)
                 self._output_soon()
 
     def closed(self, stream_id: int) -> None:
         """A stream has ended on both sides, as it should or by a reset."""
-        self.half_open.discard(stream_id)
-        if stream_id in self._room:
-            self._room.pop(stream_id).cancel()
+        self.half_open.pop(stream_id, None)
+        if stream_id in self.room:
+            self.room.pop(stream_id).cancel()
 
     def lose(self) -> None:
         """The connection has gone."""
-        for room in self._room.values():
+        for room in self.room.values():
             room.cancel()
 
     def _give_room(self, stream_id: int) -> None:
-        room = self._room.pop(stream_id)
+        room = self.room.pop(stream_id)
         if not room.done():
             room.set_result(None)
 
@@ -149,7 +159,7 @@ class Answers:
     def _note_end(self, stream_id: int, ended: bool) -> None:
         """The answer is complete; the request may not be."""
         if not ended:
-            self.half_open.add(stream_id)
+            self.half_open[stream_id] = 1
         self._output_soon()
 
 

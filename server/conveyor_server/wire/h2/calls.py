@@ -1,18 +1,19 @@
 """What all calls on an HTTP/2 connection have in common, and what they need of it. Knows no kind of RPC."""
 
 import asyncio
-from math import inf
 from types import MappingProxyType
 from typing import Protocol
 
 from conveyor_server.core.errors import MessageTooLarge, RequestError
 from conveyor_server.wire.access import Access
 from conveyor_server.wire.call import Metadata
+from conveyor_server.wire.h2.admission import Admission
 from conveyor_server.wire.h2.headers import CallHead
 from conveyor_server.wire.h2.messages import MessageReader, frame, whole_message
 from conveyor_server.wire.traffic import Traffic
 
 NO_METADATA: Metadata = MappingProxyType({})
+LARGE_MESSAGE = 2**18
 COMPRESS_FROM_BYTES = 1024
 """Smaller answers are sent as they are, also to clients that compress."""
 
@@ -23,6 +24,7 @@ class Link(Protocol):
     loop: asyncio.AbstractEventLoop
     traffic: Traffic
     access: Access | None
+    admission: Admission
     max_message_bytes: int
     unread: int
     """Bytes of messages that are not whole, or not read by their handlers, of all calls."""
@@ -39,6 +41,9 @@ class Link(Protocol):
     def finish(self, call: "H2Call") -> None:
         """Ends a call of many messages with the status OK."""
 
+    def expect_large(self) -> None:
+        """A large message is coming: lets the client send it faster."""
+
     def let_in(self, call: "H2Call", count: int) -> None:
         """Lets the client send so many more bytes."""
 
@@ -50,7 +55,8 @@ class H2Call:
         link: its connection.
         stream_id: its stream there.
         head: its headers.
-        timeout: seconds that the client is willing to wait; None for any time.
+        now: when it came, on the event loop's clock.
+        deadline: when it is of no use any more, on the same clock.
     """
 
     __slots__ = (
@@ -66,18 +72,21 @@ class H2Call:
         "received",
         "stream_id",
         "trailing_metadata",
+        "withheld",
     )
 
-    def __init__(self, link: Link, stream_id: int, head: CallHead, timeout: float | None) -> None:
+    def __init__(self, link: Link, stream_id: int, head: CallHead, now: float, deadline: float) -> None:
         self.link = link
         self.stream_id = stream_id
         self.head = head
-        self.opened_at = now = link.loop.time()
-        self.deadline = inf if timeout is None else now + timeout
+        self.opened_at = now
+        self.deadline = deadline
         self.received = 0
         """Bytes so far, of the client's messages."""
         self.held = 0
         """Those of them that are not whole messages, or not read by the handler."""
+        self.withheld = 0
+        """Those of them for which the client may not send more until the call has ended."""
         self.ended = False
         """Whether the client has sent all that it will."""
         self.answering = False
@@ -118,6 +127,8 @@ class H2Call:
             reader = self._reader = MessageReader(self.head.encoding, self.link.max_message_bytes)
         before = reader.held
         messages = reader.feed(data)
+        if reader.length > LARGE_MESSAGE:
+            self.link.expect_large()
         self._hold(reader.held - before)
         return messages
 

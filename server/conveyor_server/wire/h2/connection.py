@@ -7,11 +7,12 @@ import asyncio
 import logging
 import random
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from conveyor_server.wire.h2.limits import Action, Ledger, Patience, Sight
+from conveyor_server.wire.h2.limits import Action, Ending, Ledger, Patience, Sight
 from conveyor_server.wire.h2.session import Session, SessionBroken, Shared
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Hub:
         find_place: sees to it that there is a place for a new connection.
         relieve: makes room when the ledger is over its limit.
         empty: set while there is no connection.
+        endings: connections that were closed from this side, by why.
         buffer: what was read last; it is handled before anything else is read.
     """
 
@@ -44,6 +46,7 @@ class Hub:
     relieve: Callable[[], None]
     connections: "dict[Connection, None]" = field(default_factory=dict)
     empty: asyncio.Event = field(default_factory=asyncio.Event)
+    endings: "Counter[str]" = field(default_factory=Counter)
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_AT_ONCE)))
 
 
@@ -82,7 +85,7 @@ class Connection(asyncio.BufferedProtocol):
         self._hub.empty.clear()
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and cast(ssl.SSLObject, tls).selected_alpn_protocol() != "h2":
-            self.cut("it does not speak HTTP/2")
+            self.cut(Ending.PROTOCOL, "no ALPN of HTTP/2")
             return
         self._transport.set_write_buffer_limits(high=WRITE_AT_ONCE)
         self._writable = True
@@ -123,11 +126,12 @@ class Connection(asyncio.BufferedProtocol):
         """The connection has gone, and with it whoever waited for an answer."""
         self._lose()
 
-    def leave(self) -> None:
+    def leave(self, reason: Ending) -> None:
         """Takes no new calls from now on, and closes when those that are open have ended."""
         if self._leaving or self._session.over:
             return
         self._leaving = True
+        self._hub.endings[reason] += 1
         self._patience.leaves(self._loop.time())
         self._session.leave()
         self._loop.call_later(LEAVING_SECONDS, self._leave_for_good)
@@ -135,11 +139,11 @@ class Connection(asyncio.BufferedProtocol):
     def make_room(self, *, at_once: bool) -> None:
         """Goes, because another needs the place: as soon as the client has been told, or at once."""
         if at_once:
-            self.cut("another needs its place")
+            self.cut(Ending.PLACE)
             return
         self._hub.connections[self] = self._hub.connections.pop(self, None)  # the next one is asked the next time
-        self.leave()
-        self._loop.call_later(2 * LEAVING_SECONDS, self.cut, "another needs its place")
+        self.leave(Ending.PLACE)
+        self._loop.call_later(2 * LEAVING_SECONDS, self.cut, Ending.PLACE)
 
     def _leave_for_good(self) -> None:
         if not self._session.over:
@@ -153,15 +157,17 @@ class Connection(asyncio.BufferedProtocol):
         """Ends a connection whose client did what it must not, with last words if there are any."""
         if error.last_words and self._writable:
             self._transport.write(error.last_words)
-            self._lose()
-            self._transport.close()
-        else:
-            self.cut(f"it broke the protocol: {error}")
+        self.cut(Ending.PROTOCOL, str(error), gently=bool(error.last_words))
 
-    def cut(self, reason: str) -> None:
-        """Closes at once."""
-        log.debug("A connection is closed, for %s.", reason)
+    def cut(self, reason: Ending, detail: str = "", *, gently: bool = False) -> None:
+        """Closes at once; gently, what was written is still sent."""
+        log.debug("A connection is closed: %s. %s", reason, detail)
+        if not (self._leaving or self._session.over):
+            self._hub.endings[reason] += 1
         self._lose()
+        if gently:
+            self._transport.close()
+            return
         self._transport.abort()
 
     def _lose(self) -> None:
@@ -208,7 +214,7 @@ class Connection(asyncio.BufferedProtocol):
             ledger.held += held - self.held
             self.held = held
             if unsent > self._hub.shared.limits.held_bytes_per_connection:
-                self.cut("its client does not read the answers")
+                self.cut(Ending.UNREAD)
             elif ledger.is_over:
                 self._hub.relieve()
 
@@ -233,7 +239,7 @@ class Connection(asyncio.BufferedProtocol):
             self.cut(verdict.reason)
             return
         if verdict.action is Action.LEAVE:
-            self.leave()
+            self.leave(verdict.reason)
         elif verdict.action is Action.PING:
             session.ask_for_life()
         self._ticking = self._loop.call_later(TICK_SECONDS, self._tick)

@@ -1,7 +1,7 @@
 """What a peer may make the server hold and wait for. Numbers and decisions; no I/O, no clock of its own."""
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from math import inf
 
 from conveyor_server.wire.connection_limits import ConnectionLimits
@@ -61,12 +61,26 @@ class Action(Enum):
     CUT = "close at once"
 
 
+class Ending(StrEnum):
+    """Why a connection ends before its client wants it to."""
+
+    AGE = "age"
+    IDLE = "idle"
+    PLACE = "another needs its place"
+    PROTOCOL = "breach of protocol"
+    GREETING = "no greeting"
+    SILENCE = "no answer to a ping"
+    UNREAD = "answers not read"
+    MEMORY = "held the most memory"
+    STOP = "server stops"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An action, and for people why."""
+    """An action, and why."""
 
     action: Action = Action.NOTHING
-    reason: str = ""
+    reason: Ending = Ending.STOP
 
 
 @dataclass(slots=True)
@@ -131,18 +145,18 @@ class Patience:
         limits = self.limits
         if not sight.greeted:
             late = now - self._began >= limits.greeting_seconds
-            return Verdict(Action.CUT, "it did not begin with HTTP/2") if late else _FINE
+            return Verdict(Action.CUT, Ending.GREETING) if late else _FINE
         if sight.unsent and now - self._progressed >= limits.stall_seconds:
-            return Verdict(Action.CUT, "its client does not read the answers")
+            return Verdict(Action.CUT, Ending.UNREAD)
         if self._asked is not None and now - self._asked >= limits.keepalive_timeout_seconds:
-            return Verdict(Action.CUT, "its client does not answer a ping")
+            return Verdict(Action.CUT, Ending.SILENCE)
         if self._left is not None:
             late = now - self._left >= limits.age_grace_seconds
-            return Verdict(Action.CUT, "its calls went on for too long after its age") if late else _FINE
+            return Verdict(Action.CUT, Ending.AGE) if late else _FINE
         if now - self._began >= limits.age_seconds * self.jitter:
-            return Verdict(Action.LEAVE, "it reached its age")
+            return Verdict(Action.LEAVE, Ending.AGE)
         if now - self._busy >= limits.idle_seconds:
-            return Verdict(Action.LEAVE, "it was idle")
+            return Verdict(Action.LEAVE, Ending.IDLE)
         if self._asked is None and now - self._heard >= limits.keepalive_seconds:
             self._asked = now
             return Verdict(Action.PING)

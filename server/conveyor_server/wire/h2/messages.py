@@ -40,14 +40,14 @@ class MessageReader:
         limit: bytes that one message may have, compressed or not.
     """
 
-    __slots__ = ("_encoding", "_flag", "_length", "_limit", "_pieces", "_prefix", "held")
+    __slots__ = ("_encoding", "_flag", "_limit", "_pieces", "_prefix", "held", "length")
 
     def __init__(self, encoding: bytes, limit: int) -> None:
         self._encoding = encoding
         self._limit = limit
         self._prefix = b""
-        self._flag = self._length = 0
-        """Of the message that is coming, once its prefix is there."""
+        self._flag = self.length = 0
+        """Of the message that is coming, or came last, once its prefix is there."""
         self._pieces: list[bytes] = []
         self.held = 0
         """Bytes of a message that is not whole yet."""
@@ -59,7 +59,7 @@ class MessageReader:
             MessageTooLarge: one is, or says that it will be.
             InvalidRequest: it is not what the headers said.
         """
-        if len(self._prefix) == PREFIX_BYTES and self.held + len(data) < PREFIX_BYTES + self._length:
+        if len(self._prefix) == PREFIX_BYTES and self.held + len(data) < PREFIX_BYTES + self.length:
             self.held += len(data)
             self._pieces.append(data)
             if len(self._pieces) > _MOST_PIECES + self.held // _SMALL_PIECE:
@@ -72,11 +72,11 @@ class MessageReader:
                 start += self._take_prefix(data, start)
                 if len(self._prefix) < PREFIX_BYTES:
                     break
-            piece = data[start : start + PREFIX_BYTES + self._length - self.held]
+            piece = data[start : start + PREFIX_BYTES + self.length - self.held]
             start += len(piece)
             self.held += len(piece)
             self._pieces.append(piece)
-            if self.held == PREFIX_BYTES + self._length:
+            if self.held == PREFIX_BYTES + self.length:
                 messages.append(self._finish())
         return messages
 
@@ -86,8 +86,8 @@ class MessageReader:
         self._prefix += part
         self.held += len(part)
         if len(self._prefix) == PREFIX_BYTES:
-            self._flag, self._length = _PREFIX.unpack(self._prefix)
-            _check_length(self._length, self._limit)
+            self._flag, self.length = _PREFIX.unpack(self._prefix)
+            _check_length(self.length, self._limit)
         return len(part)
 
     def _finish(self) -> bytes:

@@ -7,11 +7,13 @@ send is asked for when the event loop's turn is over.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 
 import ngh2
 
 from conveyor_server.core.errors import Overloaded, PeerTooSlow, RequestError, UnknownMethod
 from conveyor_server.wire.access import Access
+from conveyor_server.wire.h2.admission import Admission
 from conveyor_server.wire.h2.answers import Answers
 from conveyor_server.wire.h2.calls import H2Call
 from conveyor_server.wire.h2.headers import Headers, HeadReader, NoGrpcRequest
@@ -21,9 +23,12 @@ from conveyor_server.wire.h2.unary_call import UnaryCall
 from conveyor_server.wire.rpc import Immediate, Rpc, ServerStream, TwoWayStream, Unary
 from conveyor_server.wire.traffic import Traffic
 
-STREAM_WINDOW = 2**20
-"""Bytes that a client may send of one call before it must wait for us."""
-CONNECTION_WINDOW = 2**24
+STREAM_WINDOW, CONNECTION_WINDOW, LARGE_WINDOW = 2**20, 2**18, 2**22
+"""Bytes that a client may send before it must wait for us: of one call, of all, and of all once one was large.
+
+What waits to be answered counts. So under overload requests wait at the client, which knows when they are of no use any
+more, and not in the network, where nobody does.
+"""
 MOST_NOISE = 10_000
 """Frames that bring nothing, which a client may send between two looks, on top of ten for each call."""
 _LEAVING = b"leaving "
@@ -65,8 +70,7 @@ class Shared:
     traffic: Traffic
     access: Access | None
     """Who may call what; None lets all in."""
-    admit: Callable[[Rpc, float | None], None]
-    """Raises a RequestError when a call of this kind, that waits so many seconds at most, is not worth reading."""
+    admission: Admission
 
 
 class Session:
@@ -88,6 +92,7 @@ class Session:
         self.loop = asyncio.get_running_loop()
         self.traffic = shared.traffic
         self.access = shared.access
+        self.admission = shared.admission
         self.max_message_bytes = shared.limits.max_message_bytes
         self.calls: dict[int, H2Call] = {}
         self.opened = self.unread = 0
@@ -95,6 +100,7 @@ class Session:
         self._shared = shared
         self._output_soon = output_soon
         self._heads = HeadReader(shared.limits.header_bytes)
+        self._leaving = self._large = False
         self._noise = self._noted = 0
         self._http2 = ngh2.Connection(ngh2.Role.SERVER, _CONFIGURATION)
         self._http2.initiate_connection(
@@ -132,7 +138,9 @@ class Session:
         except ngh2.NGH2Error as error:
             raise SessionBroken(str(error)) from error
         self._handle(self._http2.events())
-        self._answers.sent(all_of_it=len(data) < most)
+        self._answers.sent()
+        if self._leaving and len(data) < most:
+            self._answers.close_half_open(also_busy=True)
         return data
 
     @property
@@ -154,6 +162,7 @@ class Session:
 
     def leave(self) -> None:
         """Tells the client to open no more calls; when it has read that, later ones are none of ours."""
+        self._leaving = True
         self._http2.send_shutdown_notice()
         self._http2.ping(_LEAVING)
         self._output_soon()
@@ -216,15 +225,20 @@ class Session:
                 raise UnknownMethod(f"Method not found: {head.path[:200].decode('latin-1')}")
             if self._shared.access is not None and rpc.scope is not None:
                 self._shared.access.check(rpc.scope, head.authorization)
-            self._shared.admit(rpc, timeout)
         except RequestError as error:
             self._answers.refuse_stream(stream_id, error, end)
+            return
         except NoGrpcRequest as error:
             self._answers.answer_in_http(stream_id, error, end)
-        else:
-            self.calls[stream_id] = _CALLS[type(rpc)](self, stream_id, head, timeout, rpc)
-            if end:
-                self._take(stream_id, b"", True)
+            return
+        if type(rpc) is Immediate and (refusal := self.admission.refusal(timeout)) is not None:
+            self._answers.send_status(stream_id, refusal, end)
+            return
+        now = self.loop.time()
+        deadline = inf if timeout is None else now + timeout
+        self.calls[stream_id] = _CALLS[type(rpc)](self, stream_id, head, now, deadline, rpc)
+        if end:
+            self._take(stream_id, b"", True)
 
     def _take(self, stream_id: int, data: bytes, end: bool) -> None:
         call = self.calls.get(stream_id)
@@ -235,28 +249,34 @@ class Session:
         try:
             let_in = call.take(data)
         except RequestError as error:
+            let_in = 0 if call.withheld else len(data)
             self.refuse(call, error)
-            let_in = len(data)
         if let_in:
             self._http2.acknowledge_received_data(let_in, stream_id)
-        elif not end:
+        elif not data and not end:
             self._note_noise()
         if self.unread > self._shared.limits.held_bytes_per_connection and call.held:
             self.refuse(call, Overloaded("Too many requests of this connection are under way and not complete."))
 
     def _drop(self, stream_id: int, data: bytes, end: bool) -> None:
         """More of a call that has been refused."""
+        half_open = self._answers.half_open
         if data:
             self._http2.acknowledge_received_data(len(data), stream_id)
         if end:
-            self._answers.half_open.discard(stream_id)
+            half_open.pop(stream_id, None)
+        elif stream_id in half_open:
+            half_open[stream_id] += len(data)
+            if half_open[stream_id] > self.max_message_bytes:
+                raise SessionBroken("it sends on after the end of a call")
 
     def _close(self, stream_id: int) -> None:
         """The stream has ended, as it should or by a reset."""
-        self._answers.closed(stream_id)
+        if self._answers.half_open or self._answers.room:
+            self._answers.closed(stream_id)
         call = self.calls.pop(stream_id, None)
         if call is not None:
-            self.unread -= call.held
+            self._let_go(call)
             call.cancel()
 
     def _note_noise(self) -> None:
@@ -267,14 +287,17 @@ class Session:
             raise SessionBroken("too many frames that bring nothing", self._http2.data_to_send())
 
     def look(self) -> None:
-        """Some time has passed: what was sent before is forgiven."""
+        """Some time has passed: what was sent before is forgiven, and what has ended is closed."""
         self._noise, self._noted = 0, self.opened
+        self._answers.close_half_open()
 
     # ---- what calls ask for
 
     def respond(self, call: H2Call, framed: bytes) -> None:
         """Sends a response that is one message, and ends the call."""
         self.calls.pop(call.stream_id, None)
+        if call.withheld:
+            self._http2.acknowledge_received_data(call.withheld, call.stream_id)
         self._answers.respond(call, framed)
 
     async def send(self, call: H2Call, framed: bytes) -> None:
@@ -291,6 +314,12 @@ class Session:
         if self._forget(call):
             self._answers.refuse(call, error)
 
+    def expect_large(self) -> None:
+        """A large message is coming: lets the client send it faster."""
+        if not self._large:
+            self._large = True
+            self._http2.set_local_window_size(LARGE_WINDOW)
+
     def let_in(self, call: H2Call, count: int) -> None:
         """Lets the client send so many more bytes."""
         self._http2.acknowledge_received_data(count, call.stream_id)
@@ -300,5 +329,11 @@ class Session:
         """Whether the call was there to be ended."""
         if self.calls.pop(call.stream_id, None) is None:
             return False
-        self.unread -= call.held
+        self._let_go(call)
         return True
+
+    def _let_go(self, call: H2Call) -> None:
+        self.unread -= call.held
+        if call.withheld:
+            self._http2.acknowledge_received_data(call.withheld, call.stream_id)
+            call.withheld = 0

@@ -12,7 +12,7 @@ from conveyor_server.wire.h2.headers import CallHead
 from conveyor_server.wire.rpc import Messages, ServerStream, TwoWayStream
 
 MOST_UNREAD = 64
-MOST_UNREAD_BYTES = 2**18
+MOST_UNREAD_BYTES = 2**16
 """Of a stream, that wait for its handler before the client is held up."""
 
 
@@ -28,20 +28,17 @@ class StreamCall(H2Call):
         "_unanswered",
         "_unread",
         "_unread_bytes",
-        "_withheld",
     )
 
     def __init__(
-        self, link: Link, stream_id: int, head: CallHead, timeout: float | None, rpc: ServerStream | TwoWayStream
+        self, link: Link, stream_id: int, head: CallHead, now: float, deadline: float, rpc: ServerStream | TwoWayStream
     ) -> None:
-        super().__init__(link, stream_id, head, timeout)
+        super().__init__(link, stream_id, head, now, deadline)
         self._rpc = rpc
         self._unread: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self._gone = False
         self._unread_bytes = 0
-        self._withheld = 0
-        """Bytes that the client may send again when the handler has caught up."""
         self._two_way = isinstance(rpc, TwoWayStream)
         self._unanswered = 0
         """Requests that count as in progress. A stream of answers to one request, such as a watch, never does."""
@@ -64,7 +61,7 @@ class StreamCall(H2Call):
         self._arrived.set()
         if not self._is_behind(MOST_UNREAD, MOST_UNREAD_BYTES):
             return len(data)
-        self._withheld += len(data)
+        self.withheld += len(data)
         return 0
 
     def _is_behind(self, messages: int, size: int) -> bool:
@@ -132,7 +129,7 @@ class StreamCall(H2Call):
             message = self._unread.popleft()
             self._unread_bytes -= len(message)
             self._hold(-len(message))
-            if self._withheld and not self._is_behind(MOST_UNREAD // 2, MOST_UNREAD_BYTES // 2):
-                self.link.let_in(self, self._withheld)
-                self._withheld = 0
+            if self.withheld and not self._is_behind(MOST_UNREAD // 2, MOST_UNREAD_BYTES // 2):
+                self.link.let_in(self, self.withheld)
+                self.withheld = 0
             yield message

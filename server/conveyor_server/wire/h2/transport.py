@@ -5,14 +5,16 @@ import contextlib
 import itertools
 import logging
 import socket
+from collections.abc import Mapping
 
-from conveyor_server.core.errors import Overloaded, StartError
+from conveyor_server.core.errors import RequestError, StartError
 from conveyor_server.wire.access import Access
 from conveyor_server.wire.certificates import Certificates
+from conveyor_server.wire.h2.admission import Admission
 from conveyor_server.wire.h2.connection import Connection, Hub
-from conveyor_server.wire.h2.limits import Ledger, Limits
+from conveyor_server.wire.h2.limits import Ending, Ledger, Limits
 from conveyor_server.wire.h2.session import Shared
-from conveyor_server.wire.rpc import Immediate, Rpc, Service
+from conveyor_server.wire.rpc import Service
 from conveyor_server.wire.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ class H2Transport:
         routes = {
             f"/{name}/{method}".encode(): rpc for name, rpcs in service.rpcs.items() for method, rpc in rpcs.items()
         }
-        shared = Shared(routes, limits, self._traffic, access, self._admit)
+        shared = Shared(routes, limits, self._traffic, access, Admission(self._traffic, limits.max_waiting_calls))
         self._tls = certificates.grpc_context if certificates else None
         self._hub = Hub(shared, Ledger(limits.held_bytes), self._find_place, self._relieve)
         self._hub.empty.set()
@@ -66,6 +68,21 @@ class H2Transport:
     def in_progress(self) -> int:
         """Requests that are not answered yet."""
         return self._traffic.in_progress
+
+    @property
+    def refused(self) -> Mapping[type[RequestError], int]:
+        """Inference requests that were turned away by their headers, by the error that stands for the reason."""
+        return self._hub.shared.admission.refused
+
+    @property
+    def connections(self) -> int:
+        """Open ones."""
+        return len(self._hub.connections)
+
+    @property
+    def endings(self) -> Mapping[str, int]:
+        """Connections that were closed from this side, by why."""
+        return self._hub.endings
 
     async def start(self) -> None:
         """Begins to accept connections."""
@@ -84,7 +101,7 @@ class H2Transport:
         for server in self._servers:
             server.close()
         for connection in list(self._hub.connections):
-            connection.leave()
+            connection.leave(Ending.STOP)
 
     async def stop(self, grace: float) -> None:
         """Waits until all is answered and clients have gone, at most `grace` seconds, then closes what is left."""
@@ -96,7 +113,7 @@ class H2Transport:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hub.empty.wait(), grace)
         for connection in list(self._hub.connections):
-            connection.cut("the server stops")
+            connection.cut(Ending.STOP)
         await asyncio.sleep(0)
 
     def _connect(self) -> Connection:
@@ -109,22 +126,15 @@ class H2Transport:
             return
         idlest = max(itertools.islice(connections, _LOOKED_AT), key=lambda connection: connection.idle_seconds)
         if idlest is new or idlest.idle_seconds == 0:
-            new.cut("there are as many as there may be")
+            new.cut(Ending.PLACE)
         else:
             idlest.make_room(at_once=len(connections) > limit + max(_LEAVING, limit // 10))
-
-    def _admit(self, rpc: Rpc, timeout: float | None) -> None:
-        if type(rpc) is Immediate and self._traffic.in_progress >= self._limits.max_waiting_calls:
-            raise Overloaded(
-                f"{self._traffic.in_progress} requests are in progress, which is the limit. Retry later or on another "
-                "replica."
-            )
 
     def _relieve(self) -> None:
         """Someone must go when all together make us hold too much: who holds the most."""
         worst = max(self._hub.connections, key=lambda connection: connection.held)
         log.warning("A connection that held %d MiB is closed: memory for all is used up.", worst.held >> 20)
-        worst.cut("it held the most")
+        worst.cut(Ending.MEMORY)
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

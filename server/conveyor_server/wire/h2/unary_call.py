@@ -11,6 +11,9 @@ from conveyor_server.wire.h2.calls import H2Call, Link
 from conveyor_server.wire.h2.headers import CallHead
 from conveyor_server.wire.rpc import Immediate, Unary
 
+_PROMPT = 0.001
+"""Seconds by which a client's clock may be ahead when it gives a call up at its deadline."""
+
 
 class UnaryCall(H2Call):
     """One request, one response. For `Immediate` RPCs it is the reply slot itself, and there is no task."""
@@ -18,9 +21,9 @@ class UnaryCall(H2Call):
     __slots__ = ("_message", "_on_cancel", "_rpc", "_running", "_task", "method", "request_id")
 
     def __init__(
-        self, link: Link, stream_id: int, head: CallHead, timeout: float | None, rpc: Immediate | Unary
+        self, link: Link, stream_id: int, head: CallHead, now: float, deadline: float, rpc: Immediate | Unary
     ) -> None:
-        super().__init__(link, stream_id, head, timeout)
+        super().__init__(link, stream_id, head, now, deadline)
         self.method = head.method
         self.request_id = ""
         self._rpc = rpc
@@ -35,9 +38,11 @@ class UnaryCall(H2Call):
             if self._message is not None:
                 raise InvalidRequest("A unary call has one request message; another one came.")
             self._message = message
-        if self.ended:
-            self._begin()
-        return len(data)
+        if not self.ended:
+            return len(data)
+        self.withheld = len(data)
+        self._begin()
+        return 0
 
     def _begin(self) -> None:
         message, self._message = self._message, None
@@ -67,6 +72,7 @@ class UnaryCall(H2Call):
     def answer(self, response: bytes) -> None:
         """Sends the response."""
         if self._settle():
+            self.link.admission.was_answered()
             try:
                 self.link.respond(self, self._framed(response))
             except MessageTooLarge as error:
@@ -75,6 +81,8 @@ class UnaryCall(H2Call):
     def fail(self, error: RequestError) -> None:
         """Sends the error's code and text."""
         if self._settle():
+            if type(error) is DeadlineExceeded:
+                self.link.admission.was_late()
             self.link.refuse(self, error)
 
     def when_cancelled(self, action: Callable[[], None]) -> None:
@@ -86,6 +94,8 @@ class UnaryCall(H2Call):
         if self._running:
             on_cancel = self._on_cancel
             self._settle()
+            if self.link.loop.time() >= self.deadline - _PROMPT:
+                self.link.admission.was_late()
             if self._task is not None:
                 self._task.cancel()
             if on_cancel is not None:
