@@ -1,5 +1,6 @@
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -86,18 +87,11 @@ def test_what_a_transport_refused_counts_once_under_no_model():
 
 
 def test_a_transport_that_knows_its_connections_tells_them():
-    class Known:
-        connections = 3
-        endings = {"age": 2}
-
-    class Unknown:
-        connections = None
-        endings = {}
-
-    page = read(Metrics(TransportMetrics(Known)))
+    known, unknown = SimpleNamespace(connections=3, endings={"age": 2}), SimpleNamespace(connections=None, endings={})
+    page = read(Metrics(TransportMetrics(lambda: known)))
     assert page[("conveyor_connections",)] == 3
     assert page["conveyor_closed_connections_total", "age"] == 2
-    assert not [key for key in read(Metrics(TransportMetrics(Unknown))) if "connections" in key[0]]
+    assert not [key for key in read(Metrics(TransportMetrics(lambda: unknown))) if "connections" in key[0]]
 
 
 def test_a_run_counts_once_and_a_split_request_waits_once():
