@@ -75,6 +75,17 @@ def test_a_folder_goes_in_batches_and_each_picture_gets_a_line(server, pictures)
         assert one["probability"] == pytest.approx(max(one["outputs"]["probabilities"]))
 
 
+def test_options_may_stand_anywhere(server, pictures):
+    one, two = sorted(pictures.glob("*/*.png"))[:2]
+    for order in (
+        ["digits", one, two, "--json", "--timeout", "9"],
+        ["digits", "--json", "--timeout", "9", one, two],
+        ["--json", "digits", one, "--timeout", "9", two],
+    ):
+        code, out, err = client(server, "predict", *order)
+        assert (code, [line["image"] for line in lines(out)]) == (0, [str(one), str(two)]), err
+
+
 def test_a_folder_as_a_table(server, pictures):
     code, out, _ = client(server, "predict", "digits", pictures, "--batch-size", 7, "--true-label-from-folder")
     assert code == 0

@@ -61,7 +61,6 @@ def predict(
         list[Path],
         Parameter(help="Picture files, folders of them, or .npy files with arrays as the model takes them."),
     ],
-    /,
     *,
     version: Version = "",
     batch_size: Annotated[
