@@ -31,15 +31,14 @@ from conveyor_server.client import (
 )
 from conveyor_server.client.channel_options import RECONNECT, ROUND_ROBIN
 from conveyor_server.client.errors import error_of
-from support.authority import Authority
+from support.certificates import issue
 from support.grpc_puppets import GrpcPuppet
 from support.onnx_models import classifier, predict_classifier, save
 from support.processes import ServerProcess
 
 X = np.ones((1, 2), np.float32)
 IMAGES = np.random.default_rng(0).random((400, 8, 8, 1), np.float32)
-AUTHORITY = Authority()
-HOSTS = ["localhost", "127.0.0.1"]
+AUTHORITY, CLIENTS, STRANGERS = (issue(name, authority=True) for name in ("servers", "clients", "strangers"))
 
 
 @pytest.fixture
@@ -77,54 +76,83 @@ def both(url, **options):
     return (answer, details) if details else answer
 
 
-def tls_server(*, hosts=HOSTS, client_authority=None):
-    certificate, key = AUTHORITY.issue("server", hosts)
+def tls_server(*, host="localhost", clients=None):
+    identity = issue("server", AUTHORITY, also=host)
     credentials = grpc.ssl_server_credentials(
-        [(key, certificate)],
-        client_authority and client_authority.certificate,
-        require_client_auth=client_authority is not None,
+        [(identity.key_pem, identity.pem)], clients and clients.pem, require_client_auth=clients is not None
     )
     return GrpcPuppet(credentials=credentials)
 
 
+def under_a_name(url):
+    return url.replace("127.0.0.1", "localhost")
+
+
 def test_tls_with_a_certificate_in_a_file(tmp_path):
     file = tmp_path / "authority.pem"
-    file.write_bytes(AUTHORITY.certificate)
+    file.write_bytes(AUTHORITY.pem)
     with tls_server() as server:
         assert both(server.url, root_certificates=file) == [[2, 2]]
-        assert both(server.url.replace("127.0.0.1", "localhost"), root_certificates=str(file)) == [[2, 2]]
+        assert both(under_a_name(server.url), root_certificates=str(file)) == [[2, 2]]
 
 
 def test_tls_under_another_name_than_the_address():
-    with tls_server(hosts=["models.example.com"]) as server:
-        options = {"root_certificates": AUTHORITY.certificate}
-        assert both(server.url, **options)[0] is Unreachable
-        assert both(server.url, **options, server_name="models.example.com") == [[2, 2]]
+    with tls_server(host="models.example.com") as server:
+        url, options = under_a_name(server.url), {"root_certificates": AUTHORITY.pem}
+        assert both(url, **options)[0] is Unreachable
+        assert both(url, **options, server_name="models.example.com") == [[2, 2]]
 
 
 def test_who_is_not_trusted_gets_nothing(puppet):
     with tls_server() as server:
-        other = Authority("another one").certificate
-        kind, details = both(server.url, root_certificates=other)
+        kind, details = both(server.url, root_certificates=STRANGERS.pem)
         assert kind is Unreachable
         assert "certificate verify failed" in details.lower().replace("_", " ")
         assert both(server.url, tls=True)[0] is Unreachable  # the system's authorities do not know it
         assert both(server.url)[0] in (Unreachable, Unavailable)
         assert server.seen == []
-    assert both(puppet.url, root_certificates=AUTHORITY.certificate)[0] is Unreachable
+    assert both(puppet.url, root_certificates=AUTHORITY.pem)[0] is Unreachable
 
 
 def test_a_server_that_demands_certificates():
-    clients = Authority("clients")
-    certificate, key = clients.issue("me")
-    with tls_server(client_authority=clients) as server:
-        options = {"root_certificates": AUTHORITY.certificate}
-        assert both(server.url, **options, certificate=certificate, key=key) == [[2, 2]]
+    with tls_server(clients=CLIENTS) as server:
+        options = {"root_certificates": AUTHORITY.pem}
+        known, stranger = issue("me", CLIENTS), issue("me", STRANGERS)
+        assert both(server.url, **options, certificate=known.pem, key=known.key_pem) == [[2, 2]]
         with pytest.raises(Unavailable):
             predict(server.url, **options)
-        stranger, secret = Authority("strangers").issue("me")
         with pytest.raises(Unavailable):
-            predict(server.url, **options, certificate=stranger, key=secret)
+            predict(server.url, **options, certificate=stranger.pem, key=stranger.key_pem)
+
+
+def test_a_real_server_with_tls_and_tokens(tmp_path):
+    save(classifier(), tmp_path / "models", "digits")
+    certificate, key = issue("server", AUTHORITY).write(tmp_path / "server")
+    tokens = {}
+    for name, scopes in (("full", ["infer", "read"]), ("narrow", ["infer"])):
+        command = [sys.executable, "-m", "conveyor_server", "token", name, "--append", str(tmp_path / "tokens")]
+        command += [word for scope in scopes for word in ("--scope", scope)]
+        made = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        tokens[name] = made.stdout.split()[-1]
+    flags = ["--tls-certificate", str(certificate), "--tls-key", str(key), "--tokens", str(tmp_path / "tokens")]
+    with ServerProcess(tmp_path / "models", *flags) as server:
+
+        def client(token):
+            return Client(server.grpc_url, root_certificates=AUTHORITY.pem, token=token, timeout=30)
+
+        with client(tokens["full"]) as full:
+            np.testing.assert_allclose(full.predict("digits", IMAGES[:9]), predict_classifier(IMAGES[:9]), atol=1e-5)
+            with pytest.raises(AccessDenied, match="PERMISSION_DENIED: The token 'full' lacks the scope 'admin'"):
+                full.load("digits")
+        with client(tokens["narrow"]) as narrow:
+            assert narrow.ready()
+            with pytest.raises(AccessDenied, match="lacks the scope 'read'"):
+                narrow.predict("digits", IMAGES[:1])
+        for wrong in (None, "wrong"):
+            with client(wrong) as stranger, pytest.raises(AccessDenied, match="UNAUTHENTICATED"):
+                stranger.predict("digits", IMAGES[:1])
+        with Client(server.grpc_url, retry=None) as plain, pytest.raises(Unavailable):
+            plain.live()
 
 
 def test_a_token_is_asked_for_each_call(puppet):

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto
 from PIL import Image
 
-from support.authority import Authority
+from support.certificates import issue
 from support.grpc_puppets import GrpcPuppet
 from support.onnx_models import add_sub, classifier, identity, predict_classifier, save
 from support.processes import ServerProcess
@@ -240,12 +240,12 @@ def test_wrong_usage_has_an_exit_code_of_its_own(arguments):
 
 
 def test_certificates_and_tokens_come_from_files_and_the_environment(tmp_path):
-    authority = Authority()
-    certificate, key = authority.issue("server", ["models.example.com"])
-    (tmp_path / "authority.pem").write_bytes(authority.certificate)
+    authority = issue("servers", authority=True)
+    identity = issue("server", authority, also="models.example.com")
+    (tmp_path / "authority.pem").write_bytes(authority.pem)
     (tmp_path / "token").write_text("from-a-file\n")
     np.save(tmp_path / "x.npy", np.ones((1, 2), np.float32))
-    credentials = grpc.ssl_server_credentials([(key, certificate)])
+    credentials = grpc.ssl_server_credentials([(identity.key_pem, identity.pem)])
     with GrpcPuppet(credentials=credentials) as puppet:
         arguments = ["predict", "double", tmp_path / "x.npy", "--json"]
         environment = {
@@ -253,9 +253,10 @@ def test_certificates_and_tokens_come_from_files_and_the_environment(tmp_path):
             "CONVEYOR_CLIENT_SERVER_NAME": "models.example.com",
             "CONVEYOR_CLIENT_TOKEN": "from-the-environment",
         }
-        code, out, err = client(puppet.url, *arguments, **environment)
+        url = puppet.url.replace("127.0.0.1", "localhost")
+        code, out, err = client(url, *arguments, **environment)
         assert (code, lines(out)[0]["outputs"]) == (0, {"y": [2.0, 2.0]}), err
-        assert client(puppet.url, *arguments, "--token-file", tmp_path / "token", **environment)[0] == 0
+        assert client(url, *arguments, "--token-file", tmp_path / "token", **environment)[0] == 0
     assert [seen.metadata["authorization"] for seen in puppet.seen] == [
         "Bearer from-the-environment",
         "Bearer from-a-file",
