@@ -8,7 +8,7 @@ PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
 TOOLS := .tools/perf_analyzer .tools/digitsclassifier .tools/onnxruntime-1.17
 PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
 
-.PHONY: help setup serve predict test test-fleet test-legacy-keras check format protos constraints bench bench-quick bench-overload bench-report bench-export image image-test clean
+.PHONY: help setup serve predict test test-fleet test-legacy-keras check format protos constraints bench bench-quick bench-overload bench-report bench-client bench-export image image-test clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 19
@@ -73,6 +73,9 @@ bench-overload: .venv/development.stamp  ## Up to three times what servers susta
 
 bench-report: .venv/development.stamp  ## docs/benchmarks.md and its charts, from docs/benchmarks/*.json
 	$(BIN)/python benchmarks/report.py
+
+bench-client: .venv/development.stamp  ## What a call costs the client, beside a bare stub and tritonclient; gathering
+	$(BIN)/python benchmarks/client.py
 
 image: .venv/development.stamp  ## Build the server image with docker, podman or buildah, whichever is there
 	deploy/build.sh server cpu

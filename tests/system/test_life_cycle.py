@@ -15,7 +15,7 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.grpc import InferInput
 from tritonclient.utils import InferenceServerException
 
-from conveyor_server.client import Client, PredictionError
+from conveyor_server.client import CallError, Client
 from support.onnx_models import classifier, heavy, predict_classifier, save
 from support.processes import ServerProcess
 
@@ -160,7 +160,7 @@ def test_a_server_without_a_good_model_runs_and_is_not_ready(repository):
     with ServerProcess(repository, ready="Not ready: no model") as server, Client(server.grpc_url) as client:
         assert not client.ready()
         assert http_status(f"{server.http_url}/readyz") == 503
-        with pytest.raises(PredictionError, match=r"UNAVAILABLE.*is not an ONNX model"):
+        with pytest.raises(CallError, match=r"UNAVAILABLE.*is not an ONNX model"):
             client.predict("digits", IMAGES)
 
 
@@ -206,6 +206,6 @@ def test_the_environment_and_a_file_configure_a_real_server(repository, tmp_path
     with (
         ServerProcess(repository, "--config", str(file), environment={"CONVEYOR_LOG_LEVEL": "info"}) as server,
         Client(server.grpc_url) as client,
-        pytest.raises(PredictionError, match="batch-size must be <= 3"),
+        pytest.raises(CallError, match="batch-size must be <= 3"),
     ):
         client.predict("digits", IMAGES)

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto
 from PIL import Image
 
-from conveyor_server.client import Client, PredictionError
+from conveyor_server.client import CallError, Client
 from support.onnx_models import add_sub, classifier, heavy, identity, predict_classifier, save
 from support.processes import ServerProcess
 
@@ -178,7 +178,7 @@ def test_health(server):
 
 def test_a_deadline_that_passes_is_said(client):
     client.describe("heavy")
-    with pytest.raises(PredictionError) as caught:
+    with pytest.raises(CallError) as caught:
         client.predict("heavy", np.ones((1024, 1024)), timeout=0.001)
     assert caught.value.code == "DEADLINE_EXCEEDED"
 
@@ -201,7 +201,7 @@ def test_client_library_names_what_is_wrong(client):
         client.predict("simple", np.zeros((1, 16)))
     with pytest.raises(ValueError, match="Model 'digits' has no input 'x'; it has image"):
         client.infer("digits", {"x": IMAGES})
-    with pytest.raises(PredictionError, match="NOT_FOUND: Request for unknown model: 'nope'"):
+    with pytest.raises(CallError, match="NOT_FOUND: Request for unknown model: 'nope'"):
         client.predict("nope", IMAGES)
 
 

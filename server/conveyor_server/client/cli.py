@@ -1,121 +1,184 @@
-"""The command `conveyor-client`: predictions for picture files, and the state of a server."""
+"""The command `conveyor-client`: predictions for images in files, and the state of a server and its models."""
 
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
-from rich.console import Console
-from rich.table import Table
+from rich.progress import track
 
 from conveyor_server import __version__
-from conveyor_server.client.connection import Client, PredictionError
-from conveyor_server.client.labels import Prediction, read_predictions
+from conveyor_server.client import cli_report as report
+from conveyor_server.client.cli_server import Server
+from conveyor_server.client.descriptions import ModelStatistics
+from conveyor_server.client.errors import AccessDenied, CallError, NotSupported, Unavailable, Unreachable
 
-Url = Annotated[str, Parameter(env_var="CONVEYOR_URL", help="host:port of the server's gRPC service.")]
-Timeout = Annotated[float, Parameter(validator=Number(gt=0), help="Seconds that a call may take.")]
+if TYPE_CHECKING:
+    from conveyor_server.client.cli_predict import Answered
+
+_P = ParamSpec("_P")
+
+Model = Annotated[str, Parameter(help="Name of the model.")]
+Version = Annotated[str, Parameter(help="Version of the model; the server's choice if left out.")]
+Json = Annotated[bool, Parameter(help="Print JSON, for programs.")]
+_HERE = Server()
 
 command_line = App(
-    name="conveyor-client", help="Ask a running conveyor-server for predictions, or how it is.", version=__version__
+    name="conveyor-client",
+    help="Ask a running conveyor-server for predictions, or how it is.",
+    version=__version__,
+    default_parameter=Parameter(negative=""),
 )
-_console = Console()
-_errors = Console(stderr=True, soft_wrap=True)
+
+
+def _reports_errors(command: Callable[_P, int]) -> Callable[_P, int]:
+    """One line for what went wrong, and exit code 1."""
+
+    @wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> int:
+        try:
+            return command(*args, **kwargs)
+        except (CallError, TypeError, ValueError) as error:
+            report.print_error(error)
+            if isinstance(error, Unreachable):
+                report.errors.print("Start one with: conveyor-server --repository models")
+            return 1
+
+    return run
 
 
 @command_line.command
+@_reports_errors
 def predict(
-    model: Annotated[str, Parameter(help="Name of the model.")],
-    pictures: Annotated[list[Path], Parameter(help="Picture files, sent in one batch.")],
+    model: Model,
+    images: Annotated[
+        list[Path],
+        Parameter(help="Picture files, folders of them, or .npy files with arrays as the model takes them."),
+    ],
     *,
-    url: Url = "127.0.0.1:8001",
-    timeout: Timeout = 10.0,
-    version: Annotated[str, Parameter(help="Version of the model; the server's choice if left out.")] = "",
+    version: Version = "",
+    batch_size: Annotated[
+        int, Parameter(validator=Number(gt=0), help="Images in one request; fewer where they are large.")
+    ] = 64,
+    json: Json = False,
     show: Annotated[bool, Parameter(help="Show each picture, where the terminal has colours.")] = False,
     true_label_from_folder: Annotated[
         bool, Parameter(help="Each picture's folder is named after its true label: show it, and count what is right.")
     ] = False,
+    server: Server = _HERE,
 ) -> int:
-    """Sends pictures to a model and prints label and probability of each.
+    """Sends images to a model and prints label and probability of each.
 
-    Pictures become grey or RGB as the model wants them. Another size is resized, with a warning.
+    Pictures become grey or RGB as the model wants them. Another size is resized, with a warning. With --json there is a
+    line for each image as soon as it is answered. Where an image cannot be read, the others are answered still, and the
+    exit code is 1.
     """
-    from conveyor_server.client import pictures as reader  # needs Pillow, which `status` does not
+    # These need Pillow, which the other commands do not.
+    from conveyor_server.client.cli_predict import is_classifier, predict_batches, print_notes
+    from conveyor_server.client.image_files import find_batches
 
-    try:
-        with Client(url, timeout=timeout) as client:
-            description = client.describe(model, version)
-            shape = reader.picture_shape(description)
-            batch = [reader.read_picture(path, shape) for path in pictures]
-            for path, picture in zip(pictures, batch, strict=True):
-                if picture.resized_from:
-                    _errors.print(_resized_text(path, picture.resized_from, shape), style="yellow")
-            start = time.perf_counter()
-            probabilities = client.predict(model, reader.as_input(batch, description), version=version)
-            milliseconds = (time.perf_counter() - start) * 1000
-            predictions = read_predictions(probabilities, description.labels, description.threshold)
-    except (PredictionError, reader.PictureError, ValueError) as error:
-        return _failed(error)
-    if show and _console.is_terminal:
-        for path, picture in zip(pictures, batch, strict=True):
-            _console.print(reader.render(picture), str(path))
-    _print_predictions(pictures, predictions, true_label_from_folder)
-    name = f"{description.name} version {description.version}"
-    _console.print(f"{len(batch)} picture(s) in one request to {name}: {milliseconds:.1f} ms")
+    answers: list[report.Answer] = []
+    problems = 0
+    with server.client() as client:
+        client.live()  # says at once, and not after the retries of the next call, that there is no server
+        described = client.describe(model, version)
+        batches = find_batches(images, described, batch_size)
+        if not json and not is_classifier(described):
+            raise ValueError(f"Model '{model}' is no classifier, whose output is [batch, classes]; --json prints it.")
+        begin = time.perf_counter()
+        for answered in _with_progress(predict_batches(client, described, version, batches), len(batches), json):
+            problems += len(answered.loaded.problems)
+            print_notes(answered.loaded, show)
+            if json:
+                report.print_answers_as_json(answered.answers, true_label_from_folder)
+            else:
+                answers += answered.answers
+        seconds = answered.seconds if len(batches) == 1 else time.perf_counter() - begin
+    if answers:
+        report.print_answers(answers, true_label_from_folder)
+        requests = "one request" if len(batches) == 1 else f"{len(batches)} requests"
+        name = f"{described.name} version {described.version}"
+        report.console.print(f"{len(answers)} picture(s) in {requests} to {name}: {seconds * 1000:.1f} ms")
+    return 1 if problems else 0
+
+
+@command_line.command
+@_reports_errors
+def status(
+    *,
+    wait: Annotated[
+        float, Parameter(validator=Number(gte=0), help="Seconds to wait for the server to become ready.")
+    ] = 0.0,
+    json: Json = False,
+    server: Server = _HERE,
+) -> int:
+    """Shows the server, its models, their versions, and whether they answer. Exit code 1 unless the server is ready."""
+    with server.client() as client:
+        if wait:
+            with suppress(Unavailable):  # shown below as what it is
+                client.wait_ready(timeout=wait)
+        description, ready, models = client.server(), client.ready(), client.models()
+        statistics: list[ModelStatistics] = []
+        with suppress(NotSupported, AccessDenied):  # an extension of the protocol, and not for everybody
+            statistics = client.statistics()
+    report.print_status(description, server.url, ready, models, statistics, json)
+    return 0 if ready else 1
+
+
+@command_line.command
+@_reports_errors
+def describe(model: Model, /, *, version: Version = "", json: Json = False, server: Server = _HERE) -> int:
+    """Shows what a model takes and gives, its labels, and what its file says of itself."""
+    with server.client() as client:
+        client.live()
+        report.print_description(client.describe(model, version), json)
     return 0
 
 
 @command_line.command
-def status(*, url: Url = "127.0.0.1:8001", timeout: Timeout = 10.0) -> int:
-    """Shows the server, its models, their versions, and whether they answer. Exit code 1 unless the server is ready."""
-    try:
-        with Client(url, timeout=timeout) as client:
-            server, ready, models = client.server(), client.ready(), client.models()
-    except PredictionError as error:
-        return _failed(error)
-    _console.print(f"{server.name} {server.version} at {url}: {'ready' if ready else 'not ready'}")
-    _console.print(f"extensions: {', '.join(server.extensions)}")
-    table = Table("model", "version", "state", "reason")
-    for model in models:
-        table.add_row(model.name, model.version, model.state, model.reason)
-    _console.print(table)
-    return 0 if ready else 1
+@_reports_errors
+def load(model: Model, /, *, server: Server = _HERE) -> int:
+    """Has the server load a model, or load it again.
+
+    The server must run with --model-control explicit and --allow-admin.
+    """
+    with server.client() as client:
+        client.load(model)
+    report.console.print(f"{model} is loaded.", markup=False)
+    return 0
 
 
-def _print_predictions(pictures: list[Path], predictions: list[Prediction], with_truth: bool) -> None:
-    table = Table("picture", *(["true label"] if with_truth else []), "predicted label", "probability")
-    right = 0
-    for path, prediction in zip(pictures, predictions, strict=True):
-        truth = path.absolute().parent.name
-        right += truth == prediction.label
-        style = "red" if with_truth and truth != prediction.label else None
-        table.add_row(
-            str(path), *([truth] if with_truth else []), prediction.label, f"{prediction.probability:.4f}", style=style
-        )
-    _console.print(table)
-    if with_truth:
-        _console.print(f"{right} of {len(predictions)} right")
+@command_line.command
+@_reports_errors
+def unload(model: Model, /, *, server: Server = _HERE) -> int:
+    """Has the server take a model out of service; see load."""
+    with server.client() as client:
+        client.unload(model)
+    report.console.print(f"{model} is unloaded.", markup=False)
+    return 0
 
 
-def _failed(error: Exception) -> int:
-    _errors.print(f"conveyor-client: {error}", style="red", markup=False)
-    if isinstance(error, PredictionError) and "failed to connect" in str(error):
-        _errors.print("Is a server running there? Start one with: conveyor-server --repository models")
-    return 1
-
-
-def _resized_text(path: Path, found: tuple[int, int], wanted: tuple[int, int, int]) -> str:
-    return (
-        f"Warning: {path} is {found[1]}x{found[0]} pixels and was resized to the model's {wanted[1]}x{wanted[0]}; "
-        "details may be lost."
-    )
+def _with_progress(answered: Iterator["Answered"], requests: int, json: bool) -> Iterable["Answered"]:
+    """A bar on standard error, where someone may look at it and it does not run into the output."""
+    quiet = requests < 2 or not report.errors.is_terminal or (json and report.console.is_terminal)
+    return track(answered, "predicting", requests, console=report.errors, transient=True, disable=quiet)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 done, 1 the server or a picture failed, 2 wrong usage."""
-    sys.exit(command_line(sys.argv[1:] if arguments is None else arguments))
+    """Entry point. Exit codes: 0 done, 1 the server or an image failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+    try:
+        sys.exit(command_line(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter still flushes it
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from conveyor_server.client.connection import ModelDescription
+from conveyor_server.client.descriptions import ModelDescription
 
 try:
     from PIL import Image, UnidentifiedImageError
 except ModuleNotFoundError as error:
     raise SystemExit("Reading pictures needs Pillow: pip install 'conveyor-server[client]'") from error
 
+PICTURE_SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+"""Ends of the names of files that may be pictures, in lower case with their dot."""
+
 _UPPER_HALF = "▀"
 
 
-class PictureError(Exception):
+class PictureError(ValueError):
     """A picture that cannot be read, or a model that takes none. The text says which and why."""
 
 
