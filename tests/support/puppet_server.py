@@ -7,7 +7,8 @@ from conveyor_server.client.asking import MODEL_CONFIG, MODEL_INFER, MODEL_METAD
 from conveyor_server.client.errors import CallError, error_of
 from conveyor_server.core.errors import InvalidRequest
 from conveyor_server.core.model import ModelSpec, TensorSpec
-from conveyor_server.core.tensors import decode_inputs, encode_outputs
+from conveyor_server.core.responses import ResponseEncoder
+from conveyor_server.core.tensors import decode_inputs
 from conveyor_server.generated import inference_pb2 as pb
 
 POISON = -1.0
@@ -63,7 +64,8 @@ class PuppetServer:
             raise error_of("INVALID_ARGUMENT", str(error), "puppet") from error
         if (array == POISON).any():
             raise error_of("INVALID_ARGUMENT", "poison", "puppet")
-        return encode_outputs([np.asarray(array * 2)], [0], self.spec, request.id)
+        response = ResponseEncoder(self.spec).encode([np.asarray(array * 2)], [0], request.id)
+        return pb.ModelInferResponse.FromString(response)
 
     def _metadata(self) -> pb.ModelMetadataResponse:
         response = pb.ModelMetadataResponse(name=self.spec.name, versions=["9", "10"])

@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 from conveyor_server.client.arrays import decode, encode
 from conveyor_server.client.infer_request import TensorHead, Wish, compose
 from conveyor_server.core.model import NUMPY_TYPES, ModelSpec, TensorSpec
-from conveyor_server.core.tensors import TYPED_FIELDS, decode_inputs, encode_outputs
+from conveyor_server.core.responses import ResponseEncoder
+from conveyor_server.core.tensors import TYPED_FIELDS, decode_inputs
 from conveyor_server.generated import inference_pb2 as pb
 
 NUMBERS = sorted(set(NUMPY_TYPES) - {"BYTES", "BF16"})
@@ -42,6 +43,10 @@ def arrays(datatype):
     return hnp.arrays(NUMPY_TYPES[datatype], shapes)
 
 
+def answer_of(spec, array, request_id=""):
+    return pb.ModelInferResponse.FromString(ResponseEncoder(spec).encode([array], [0], request_id))
+
+
 @pytest.mark.parametrize("datatype", [*NUMBERS, "BYTES"])
 @given(data=st.data())
 def test_arrays_of_every_datatype_reach_the_server_and_come_back(datatype, data):
@@ -50,7 +55,7 @@ def test_arrays_of_every_datatype_reach_the_server_and_come_back(datatype, data)
     turned = np.asfortranarray(array)  # the order in memory must not matter
     received = at_the_server(turned, described)
     np.testing.assert_array_equal(received, array)
-    outputs = decode(encode_outputs([array], [0], described, "id"))
+    outputs = decode(answer_of(described, array, "id"))
     np.testing.assert_array_equal(outputs["x"], array)
     assert outputs["x"].dtype == array.dtype
     assert (outputs.model, outputs.version, outputs.request_id) == ("m", "7", "id")
@@ -69,7 +74,7 @@ def test_bfloat16_is_rounded_as_ml_dtypes_does_it_and_comes_back_as_float32(arra
     assert np.isnan(bits.view(ml_dtypes.bfloat16)[nan].astype(np.float32)).all()
     for same in (expected, bits):
         np.testing.assert_array_equal(at_the_server(same, described)[~nan], bits[~nan])
-    answer = decode(encode_outputs([bits], [0], described, ""))["x"]
+    answer = decode(answer_of(described, bits))["x"]
     assert answer.dtype == np.float32
     np.testing.assert_array_equal(answer[~nan], expected[~nan].astype(np.float32))
 
