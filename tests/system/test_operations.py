@@ -22,6 +22,7 @@ from support.object_storage import S3Server
 from support.onnx_models import classifier, identity, predict_classifier, save
 from support.processes import ServerProcess
 
+UNKNOWN_TO_GRPCIO = "conveyor_connections", "conveyor_closed_connections_total"
 METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 IMAGES = np.random.default_rng(0).random((4, 8, 8, 1), np.float32)
 SECRET = "a-text-that-must-not-be-logged"
@@ -60,6 +61,9 @@ def test_the_page_of_metrics_and_a_real_server_agree(repository):
     assert {name for name in served if name.startswith("process_")} <= mentioned
     labels = dict(re.findall(r"^\| `(conveyor_\w+)` \| \w+ \| ([^|]*) \|", text, re.MULTILINE))
     for name, documented_labels in labels.items():
+        if not re.search(rf"^{name}", page, re.MULTILINE):
+            assert name in UNKNOWN_TO_GRPCIO
+            continue
         series = re.search(rf"^{name}(?:_bucket)?{{(.*)}} ", page, re.MULTILINE)
         real = set(re.findall(r'(\w+)="', series[1])) - {"le"} if series else set()
         assert set(re.findall(r"`(\w+)`", documented_labels)) == real, name

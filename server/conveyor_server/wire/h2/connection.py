@@ -46,7 +46,7 @@ class Hub:
     relieve: Callable[[], None]
     connections: "dict[Connection, None]" = field(default_factory=dict)
     empty: asyncio.Event = field(default_factory=asyncio.Event)
-    endings: "Counter[str]" = field(default_factory=Counter)
+    endings: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(Ending, 0)))
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_AT_ONCE)))
 
 
