@@ -183,6 +183,7 @@ class App:
     async def _drain(self) -> None:
         """Takes no new work, and finishes what was accepted."""
         self._service.leaving = True
+        self._grpc.leave()
         try:
             await asyncio.wait_for(self._repository.drain(), self._settings.drain_seconds)
         except TimeoutError:

@@ -100,6 +100,13 @@ class Settings:
             "its package is installed in the version that has been tested."
         ),
     ] = Transport.AUTO
+    unix_socket: Annotated[
+        str,
+        Parameter(
+            help="Path to listen at as well, without TLS, for clients on this machine (`unix:PATH`). Who may open the "
+            "file may connect."
+        ),
+    ] = ""
     http_port: Annotated[
         int, Parameter(validator=_port, help="Port of /metrics, /healthz and /readyz over HTTP; 0 takes a free one.")
     ] = 8000
@@ -158,6 +165,14 @@ class Settings:
             "in the very moment in which an idle connection is closed would be lost.",
         ),
     ] = 0.0
+    keepalive_seconds: Annotated[
+        float,
+        Parameter(
+            validator=_not_negative,
+            help="After how much silence a client is asked whether it lives; if it does not say so within 20 s, its "
+            "connection is closed. 0 never asks.",
+        ),
+    ] = 60.0
     max_streams: Annotated[
         int,
         Parameter(validator=_positive, help="Calls that may be open on one connection of gRPC; more are refused."),

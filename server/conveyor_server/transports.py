@@ -43,6 +43,9 @@ class GrpcServer(Protocol):
     async def start(self) -> None:
         """Begins to accept connections."""
 
+    def leave(self) -> None:
+        """Where it can: accepts no more connections, and asks clients to take their calls elsewhere."""
+
     async def stop(self, grace: float) -> None:
         """Waits until all is answered and no more comes, at most `grace` seconds, then closes everything."""
 
@@ -62,6 +65,7 @@ def open_transport(
         age_seconds=settings.max_connection_age_seconds or inf,
         age_grace_seconds=settings.max_connection_grace_seconds or inf,
         idle_seconds=settings.max_connection_idle_seconds or inf,
+        keepalive_seconds=settings.keepalive_seconds or inf,
     )
     if settings.transport is not Transport.GRPCIO:
         reason = _why_not_h2()
@@ -74,6 +78,7 @@ def open_transport(
                 settings.host,
                 settings.grpc_port,
                 Limits(**vars(limits), max_waiting_calls=settings.max_waiting_calls),
+                unix_socket=settings.unix_socket,
                 certificates=certificates,
                 access=access,
             )
@@ -88,6 +93,7 @@ def open_transport(
         settings.grpc_port,
         limits,
         settings.max_waiting_calls,
+        unix_socket=settings.unix_socket,
         certificates=certificates,
         access=access,
     )

@@ -22,6 +22,10 @@ class ConnectionLimits:
     """How long its calls may go on after that."""
     idle_seconds: float = inf
     """How long it may be without a call."""
+    keepalive_seconds: float = inf
+    """After how much silence it is asked whether it lives."""
+    keepalive_timeout_seconds: float = 20.0
+    """How long it may take to say so."""
     ping_seconds: float = 10.0
     """A client may ask so often whether the server lives, with or without calls; one that asks more often is closed. A
     ping costs microseconds, and connections through balancers and firewalls need one every minute or so."""

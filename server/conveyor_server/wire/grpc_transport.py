@@ -25,6 +25,7 @@ from conveyor_server.wire.grpc_security import (
     credentials,
     keep_headers_out_of_the_log,
 )
+from conveyor_server.wire.listening import make_way
 from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, Service, TwoWayStream, Unary
 from conveyor_server.wire.status import STATUS_OF
 from conveyor_server.wire.traffic import SILENCE_SECONDS, Traffic
@@ -43,6 +44,7 @@ class GrpcTransport:
         max_waiting_calls: how many calls may wait for this process to look at them. More than that are reset by
             grpc's own threads: a call costs nearly as much to refuse here as to answer, so that a process that looks
             at each would, at three times its rate, answer none in time.
+        unix_socket: path to listen at as well, without TLS; empty for none.
         certificates: for TLS; None for none.
         access: who may call what; None lets all in.
 
@@ -58,11 +60,15 @@ class GrpcTransport:
         limits: ConnectionLimits,
         max_waiting_calls: int = 1000,
         *,
+        unix_socket: str = "",
         certificates: Certificates | None = None,
         access: Access | None = None,
     ) -> None:
         self._service = service
         self._host = f"[{host}]" if ":" in host else host
+        self._unix_socket = unix_socket
+        if unix_socket:
+            make_way(unix_socket)
         self._certificates = certificates
         self._access = access
         keep_headers_out_of_the_log()
@@ -88,6 +94,9 @@ class GrpcTransport:
     def in_progress(self) -> int:
         """Requests that are not answered yet."""
         return self._traffic.in_progress
+
+    def leave(self) -> None:
+        """Nothing: grpcio knows no way to send clients away and to serve them on."""
 
     async def start(self) -> None:
         """Begins to accept connections."""
@@ -136,6 +145,8 @@ class GrpcTransport:
         server.add_generic_rpc_handlers((self._routes(),))
         address = f"{self._host}:{port}"
         try:
+            if self._unix_socket:
+                server.add_insecure_port(f"unix:{self._unix_socket}")
             if self._certificates is None:
                 return server, server.add_insecure_port(address)
             return server, server.add_secure_port(address, credentials(self._certificates))

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from math import inf
 
 from conveyor_server.wire.connection_limits import ConnectionLimits
 
@@ -21,10 +20,6 @@ class Limits(ConnectionLimits):
     """Requests that are not whole yet, and answers that the client does not read."""
     held_bytes: int = 512 * 2**20
     """The same over all connections."""
-    keepalive_seconds: float = inf
-    """After how much silence a connection is asked whether it lives."""
-    keepalive_timeout_seconds: float = 20.0
-    """How long it may take to say so."""
     greeting_seconds: float = 10.0
     """How long a connection may take to begin with HTTP/2."""
     stall_seconds: float = 20.0

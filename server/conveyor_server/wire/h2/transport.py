@@ -4,22 +4,23 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import socket
 from collections.abc import Mapping
 
-from conveyor_server.core.errors import RequestError, StartError
+from conveyor_server.core.errors import RequestError
 from conveyor_server.wire.access import Access
 from conveyor_server.wire.certificates import Certificates
 from conveyor_server.wire.h2.admission import Admission
 from conveyor_server.wire.h2.connection import Connection, Hub
 from conveyor_server.wire.h2.limits import Ending, Ledger, Limits
 from conveyor_server.wire.h2.session import Shared
+from conveyor_server.wire.listening import BACKLOG, listen_at_path, listen_on_network
 from conveyor_server.wire.rpc import Service
 from conveyor_server.wire.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 1024
 _LOOKED_AT = 64
 """Connections, the oldest ones, of which one may have to make room."""
 _LEAVING = 2
@@ -34,6 +35,7 @@ class H2Transport:
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         limits: what peers may make it hold and wait for.
+        unix_socket: path to listen at as well, without TLS; empty for none.
         certificates: for TLS; None for none.
         access: who may call what; None lets all in.
 
@@ -48,6 +50,7 @@ class H2Transport:
         port: int,
         limits: Limits,
         *,
+        unix_socket: str = "",
         certificates: Certificates | None = None,
         access: Access | None = None,
     ) -> None:
@@ -60,8 +63,11 @@ class H2Transport:
         self._tls = certificates.grpc_context if certificates else None
         self._hub = Hub(shared, Ledger(limits.held_bytes), self._find_place, self._relieve)
         self._hub.empty.set()
-        self._sockets = _listen(host, port)
+        self._sockets = listen_on_network(host, port)
         self.port: int = self._sockets[0].getsockname()[1]
+        self._unix_socket = unix_socket
+        if unix_socket:
+            self._sockets.append(listen_at_path(unix_socket))
         self._servers: list[asyncio.Server] = []
 
     @property
@@ -91,15 +97,21 @@ class H2Transport:
 
     async def _serve(self, listening: socket.socket) -> asyncio.Server:
         loop, tls = asyncio.get_running_loop(), self._tls
+        if listening.family == socket.AF_UNIX:
+            return await loop.create_unix_server(self._connect, sock=listening, backlog=BACKLOG)
         handshake = self._limits.greeting_seconds if tls else None
         return await loop.create_server(
-            self._connect, sock=listening, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=handshake
+            self._connect, sock=listening, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=handshake
         )
 
     def leave(self) -> None:
         """Accepts no more connections, and asks clients to take their calls elsewhere; open calls go on."""
         for server in self._servers:
             server.close()
+        if self._unix_socket and self._servers:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._unix_socket)
+        self._servers.clear()
         for connection in list(self._hub.connections):
             connection.leave(Ending.STOP)
 
@@ -135,28 +147,3 @@ class H2Transport:
         worst = max(self._hub.connections, key=lambda connection: connection.held)
         log.warning("A connection that held %d MiB is closed: memory for all is used up.", worst.held >> 20)
         worst.cut(Ending.MEMORY)
-
-
-def _listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets that listen at all addresses of the host."""
-    sockets: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, (address, _, *rest) in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            listening = socket.socket(family, kind, protocol)
-            sockets.append(listening)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:  # `::` alone means the addresses of IPv4 too
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address != "::")
-            listening.bind((address, port, *rest))
-            listening.listen(_BACKLOG)
-            port = listening.getsockname()[1]
-    except OSError as error:
-        for listening in sockets:
-            listening.close()
-        raise StartError(
-            f"gRPC cannot listen on {host}:{port}: the port is taken or the address is not of this machine "
-            f"({error.strerror}). Choose another with --grpc-port or --host."
-        ) from error
-    return sockets
