@@ -134,9 +134,11 @@ class Answers:
             self.room.pop(stream_id).cancel()
 
     def lose(self) -> None:
-        """The connection has gone."""
+        """Nothing more can go out."""
         for room in self.room.values():
             room.cancel()
+        self.room.clear()
+        self.half_open.clear()
 
     def _give_room(self, stream_id: int) -> None:
         room = self.room.pop(stream_id)

@@ -134,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
         self._hub.endings[reason] += 1
         self._patience.leaves(self._loop.time())
         self._session.leave()
-        self._loop.call_later(LEAVING_SECONDS, self._leave_for_good)
+        self._loop.call_later(LEAVING_SECONDS, self._session.leave_for_good)
 
     def make_room(self, *, at_once: bool) -> None:
         """Goes, because another needs the place: as soon as the client has been told, or at once."""
@@ -144,10 +144,6 @@ class Connection(asyncio.BufferedProtocol):
         self._hub.connections[self] = self._hub.connections.pop(self, None)  # the next one is asked the next time
         self.leave(Ending.PLACE)
         self._loop.call_later(2 * LEAVING_SECONDS, self.cut, Ending.PLACE)
-
-    def _leave_for_good(self) -> None:
-        if not self._session.over:
-            self._session.leave_for_good()
 
     def end_streams(self) -> None:
         """Ends streams that would go on, with a code that clients retry elsewhere."""

@@ -139,7 +139,7 @@ class Session:
             raise SessionBroken(str(error)) from error
         self._handle(self._http2.events())
         self._answers.sent()
-        if self._leaving and len(data) < most:
+        if self._leaving and not self.over and len(data) < most:
             self._answers.close_half_open(also_busy=True)
         return data
 
@@ -157,11 +157,15 @@ class Session:
 
     def ask_for_life(self) -> None:
         """Asks the peer for a sign of life."""
+        if self.over:
+            return
         self._http2.ping(_ALIVE)
         self._output_soon()
 
     def leave(self) -> None:
         """Tells the client to open no more calls; when it has read that, later ones are none of ours."""
+        if self.over:
+            return
         self._leaving = True
         self._http2.send_shutdown_notice()
         self._http2.ping(_LEAVING)
@@ -169,6 +173,8 @@ class Session:
 
     def leave_for_good(self) -> None:
         """Calls that come now are none of ours. The session is over when those that are open have ended."""
+        if self.over:
+            return
         self._http2.send_goaway()
         self._output_soon()
 
@@ -188,7 +194,7 @@ class Session:
                 self.refuse(call, PeerTooSlow("The request did not come in time."))
 
     def lose(self) -> None:
-        """The connection has gone: all calls are cancelled."""
+        """Nothing more can come or go: all calls are cancelled."""
         self.over = True
         calls, self.calls = list(self.calls.values()), {}
         for call in calls:
@@ -208,7 +214,7 @@ class Session:
             elif isinstance(event, ngh2.TrailersReceived):
                 self._take(event.stream_id, b"", True)
             elif isinstance(event, ngh2.ConnectionClosed):
-                self.over = True
+                self.lose()
             elif isinstance(event, ngh2.PingAcknowledged):
                 if event.opaque_data == _LEAVING:
                     self.leave_for_good()

@@ -265,7 +265,7 @@ async def test_streams_over_the_limit_are_refused_until_the_client_knows_it_and_
     bench.feed(h2.frame(h2.SETTINGS, h2.ACK) + h2.call(23, NOW, message()))
     assert [kind for kind, *_ in bench.take()] == [h2.GOAWAY]
     assert bench.session.over
-    assert len(bench.session.calls) == 10
+    assert bench.session.calls == {}
 
 
 async def test_unfinished_requests_are_bounded():
@@ -337,6 +337,17 @@ async def test_a_stream_whose_handler_is_behind_holds_its_client_up(bench):
     bench.session.lose()
     await bench.settle()
     assert bench.traffic.in_progress == 0
+
+
+async def test_calls_end_with_the_session(bench):
+    bench.feed(h2.call(1, NOW, message(wait=600)) + h2.frame(h2.HEADERS, h2.END_HEADERS, 3, h2.call_headers(CHAT)))
+    bench.feed(h2.frame(h2.DATA, 0, 0, b"a frame that no connection has"))
+    await bench.settle()
+    assert [kind for kind, *_ in bench.take()][-1] == h2.GOAWAY
+    await bench.settle()
+    assert (bench.session.over, bench.session.calls, bench.traffic.in_progress) == (True, {}, 0)
+    bench.session.leave_for_good()
+    bench.session.look()
 
 
 async def test_leaving_takes_two_steps(bench):
@@ -426,8 +437,8 @@ CHUNKS = st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(CHUNKS, max_size=25), st.booleans())
-def test_whatever_comes_ends_in_an_answer_or_in_the_end_of_the_session(chunks, greets):
+@given(st.lists(CHUNKS, max_size=25), st.booleans(), st.booleans())
+def test_whatever_comes_ends_in_an_answer_or_in_the_end_of_the_session(chunks, greets, leaves):
     async def run():
         bench = Bench()
         try:
@@ -438,8 +449,12 @@ def test_whatever_comes_ends_in_an_answer_or_in_the_end_of_the_session(chunks, g
                     bench.feed(chunk)
                 bench.take()
                 await bench.settle()
+                if leaves:
+                    bench.session.leave()
+                bench.session.look()
+                bench.session.ask_for_life()
                 if bench.session.over:
-                    break
+                    assert bench.session.calls == {}
         except SessionBroken:
             pass
         bench.session.lose()
