@@ -137,8 +137,10 @@ class Connection(asyncio.BufferedProtocol):
         self._loop.call_later(LEAVING_SECONDS, self._session.leave_for_good)
 
     def make_room(self, *, at_once: bool) -> None:
-        """Goes, because another needs the place: as soon as the client has been told, or at once."""
+        """Goes, because another needs the place: when the client has had time to read that it must, or at once."""
         if at_once:
+            self._session.leave_for_good()
+            self._flush()
             self.cut(Ending.PLACE)
             return
         self._hub.connections[self] = self._hub.connections.pop(self, None)  # the next one is asked the next time
