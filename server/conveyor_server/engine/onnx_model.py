@@ -100,6 +100,8 @@ class OnnxModel:
             and (budget := cpu_budget()) > 1
         ):
             self._try_threads(file, budget)
+        if self.provider == CPU and options.arena and self._runs_on_zeros:
+            self._give_memory_back()
 
     @property
     def run_size(self) -> int:
@@ -128,12 +130,14 @@ class OnnxModel:
         rows = len(inputs[0])
         return [output[:rows] for output in self._run(pad_to_bucket(inputs, self._buckets))]
 
-    def _run(self, inputs: Sequence[Array]) -> list[Array]:
+    def _run(self, inputs: Sequence[Array], options: "ort.RunOptions | None" = None) -> list[Array]:
         feed = {
             tensor.name: array if shape is None else _reshape(array, shape, self.spec.batched)
             for tensor, array, shape in zip(self.spec.inputs, inputs, self._signature.inner_inputs, strict=True)
         }
-        outputs: list[Array] = self._run_values(feed) if self._has_bf16 else self._session.run(self._output_names, feed)
+        outputs: list[Array] = (
+            self._run_values(feed, options) if self._has_bf16 else self._session.run(self._output_names, feed, options)
+        )
         return [
             _reshape(output, tensor.shape, self.spec.batched) if reshaped else output
             for output, tensor, reshaped in zip(
@@ -141,7 +145,7 @@ class OnnxModel:
             )
         ]
 
-    def _run_values(self, feed: Mapping[str, Array]) -> list[Array]:
+    def _run_values(self, feed: Mapping[str, Array], options: "ort.RunOptions | None") -> list[Array]:
         """As the session's `run`, which takes and gives only what numpy has a type for; BF16 goes as its 16 bits."""
         values = {}
         for tensor in self.spec.inputs:
@@ -159,7 +163,7 @@ class OnnxModel:
             if tensor.datatype == "BF16"
             else value.numpy()
             for tensor, value in zip(
-                self.spec.outputs, self._session.run_with_ort_values(self._output_names, values), strict=True
+                self.spec.outputs, self._session.run_with_ort_values(self._output_names, values, options), strict=True
             )
         ]
 
@@ -215,8 +219,20 @@ class OnnxModel:
         if self._tuned.rows_per_second < single.rows_per_second * MORE_THREADS_PAY:
             self._session, self._tuned, self.threads = alone, single, 1
 
+    def _give_memory_back(self) -> None:
+        """Lets go of what only the larger runs needed that were tried; else the arena keeps it, and glibc after it."""
+        shrinking = ort.RunOptions()
+        shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._run(self._zeros(1), shrinking)
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            trim(0)
+        self._run_zeros(self.run_size)
+
     def _run_zeros(self, rows: int) -> None:
-        self.run([_zeros(tensor, rows, self.spec.batched) for tensor in self.spec.inputs])
+        self.run(self._zeros(rows))
+
+    def _zeros(self, rows: int) -> list[Array]:
+        return [_zeros(tensor, rows, self.spec.batched) for tensor in self.spec.inputs]
 
 
 def _has_bf16(spec: ModelSpec) -> bool:

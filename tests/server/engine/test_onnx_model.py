@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -41,6 +44,24 @@ def test_a_run_size_is_chosen_and_its_speed_known(tmp_path):
     assert model.run_size in {size for size in RUN_SIZES if size <= 20}
     assert model.rows_per_second == pytest.approx(model.run_size / model.seconds_per_run)
     assert model.in_place
+
+
+def test_what_larger_runs_took_that_were_tried_is_given_back(tmp_path, monkeypatch):
+    def try_a_large_one(run, *_):
+        run(1)
+        run(256)
+        return RunSize(1, 0.1)
+
+    monkeypatch.setattr(onnx_model, "tune_run_size", try_a_large_one)
+    before = resident_mebibytes()
+    model = load(tmp_path, identity(TensorProto.FLOAT, ("n", 2**17)), threads=1)
+    assert resident_mebibytes() - before < 64, "256 rows take 128 MiB at the least"
+    assert model.run_size == 1
+
+
+def resident_mebibytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def test_inputs_go_by_position_and_outputs_come_by_position(tmp_path):
@@ -177,9 +198,9 @@ def test_cuda_runs_in_a_few_warm_batch_sizes_and_answers_only_what_was_asked(tmp
     sizes = []
     real = model._session.run
 
-    def run(names, feed):
+    def run(names, feed, options):
         sizes.append(len(feed["image"]))
-        return real(names, feed)
+        return real(names, feed, options)
 
     model._session.run = run
     images = np.random.default_rng(1).random((12, 8, 8, 1), np.float32)
