@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 
 from conveyor_server.core.errors import RequestError
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array
 from conveyor_server.engine.batcher import RunReport
 from conveyor_server.wire.inference import Inference
 from conveyor_server.wire.status import Status

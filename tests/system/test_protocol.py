@@ -456,7 +456,11 @@ def test_models_are_loaded_and_unloaded_by_request(controlled):
 @pytest.mark.parametrize(
     ("name", "options", "code", "text"),
     [
-        ("nope", {}, "NOT_FOUND", "failed to load 'nope'"),
+        ("nope", {}, "NOT_FOUND", "failed to load 'nope', failed to poll from model repository"),
+        ("model..1", {}, "NOT_FOUND", "failed to poll from model repository"),
+        (" \t", {}, "INVALID_ARGUMENT", "Model name cannot be empty. Please enter a valid name to deploy."),
+        (" ..", {}, "INVALID_ARGUMENT", "model name must not contain path traversal characters"),
+        ("a/../b", {}, "INVALID_ARGUMENT", "model name must not contain path traversal characters"),
         ("simple", {"config": '"parameters": {'}, "INVALID_ARGUMENT", "failed to load 'simple': its 'config' is not"),
         ("simple", {"config": '{"nope": 1}'}, "INVALID_ARGUMENT", "no field named"),
         (

@@ -10,10 +10,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from conveyor_server.core.byte_strings import decode_byte_strings, encode_byte_strings
+from conveyor_server.core.byte_strings import decode_byte_strings, decode_texts, encode_byte_strings
 from conveyor_server.core.errors import InvalidRequest as Malformed
-from conveyor_server.core.model import NUMPY_TYPES, TensorSpec
-from conveyor_server.core.tensors import TYPED_FIELDS, Array
+from conveyor_server.core.model import NUMPY_TYPES, Array, TensorSpec
+from conveyor_server.core.tensor_contents import TYPED_FIELDS
 from conveyor_server.generated import inference_pb2 as pb
 
 
@@ -120,7 +120,7 @@ def _wrong_kind(array: Array, tensor: TensorSpec, wanted: str) -> TypeError:
 
 def _from_raw(raw: bytes, datatype: str, shape: tuple[int, ...]) -> Array:
     if datatype == "BYTES":
-        return _read_only(decode_byte_strings(raw, "", limit=prod(shape)))
+        return _read_only(decode_byte_strings(raw, "an output", limit=prod(shape)))
     flat = np.frombuffer(raw, _dtype(datatype))
     if datatype == "BF16":
         return _read_only((flat.astype(np.uint32) << 16).view(np.float32))
@@ -133,9 +133,7 @@ def _from_typed(tensor: pb.ModelInferResponse.InferOutputTensor) -> Array:
         raise ValueError("it has no raw contents, and this datatype has no other form")
     values = getattr(tensor.contents, field)
     if tensor.datatype == "BYTES":
-        strings = np.empty(len(values), object)
-        strings[:] = [value.decode() for value in values]
-        return _read_only(strings)
+        return _read_only(decode_texts(values, "an output"))
     return _read_only(np.array(values, _dtype(tensor.datatype)))
 
 

@@ -17,7 +17,7 @@ from conveyor_server.client.infer_request import Parameter
 from conveyor_server.client.labels import Prediction
 from conveyor_server.client.procedures import Version
 from conveyor_server.client.task_gathering import TaskGathering
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array
 
 _R = TypeVar("_R")
 

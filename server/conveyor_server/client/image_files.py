@@ -17,7 +17,7 @@ from conveyor_server.client.pictures import (
     picture_shape,
     read_picture,
 )
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array
 
 MAX_BYTES = 3 * 2**20
 """Of images in one request: any gRPC server takes 4 MiB, and larger ones are not faster."""

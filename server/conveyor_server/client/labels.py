@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array
 
 
 @dataclass(frozen=True)

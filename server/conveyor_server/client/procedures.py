@@ -24,8 +24,7 @@ from conveyor_server.client.infer_request import Parameter, Wish, read_parameter
 from conveyor_server.client.inference import Inference
 from conveyor_server.client.labels import Prediction, read_predictions
 from conveyor_server.client.model_descriptions import ModelDescriptions
-from conveyor_server.core.model import TensorSpec
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array, TensorSpec
 from conveyor_server.generated import inference_pb2 as pb
 
 Version = str | int | None

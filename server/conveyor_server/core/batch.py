@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from conveyor_server.core.errors import RequestError, ServerFailed
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array
 
 log = logging.getLogger(__name__)
 

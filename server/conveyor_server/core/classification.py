@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from conveyor_server.core.byte_strings import MAX_STRINGS
 from conveyor_server.core.errors import InvalidRequest
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array
 
 MAX_CLASSES = 1_000_000
 """Values in a row that are still sorted for a client."""
@@ -33,13 +34,17 @@ def classify(output: Array, count: int, *, batched: bool, labels: Sequence[str] 
         `str` objects, `[rows, min(count, classes)]`, or `[min(count, classes)]` when not `batched`.
 
     Raises:
-        InvalidRequest: a row has too many values to be sorted.
+        InvalidRequest: a row has too many values to be sorted, or all rows together have too many classes.
     """
     rows = output.reshape(len(output) if batched else 1, -1) if output.size else output.reshape(len(output), 0)
     classes = rows.shape[1]
     if classes > MAX_CLASSES:
         raise InvalidRequest(f"classification output tensor too large: {classes} values, at most {MAX_CLASSES}")
     wanted = min(count, classes)
+    if len(rows) * wanted > MAX_STRINGS:
+        raise InvalidRequest(
+            f"{wanted} classes of each of {len(rows)} rows are wanted; one request can have {MAX_STRINGS} in all"
+        )
     form = "{:f}" if np.issubdtype(output.dtype, np.inexact) else "{}"
     result = np.empty((len(rows), wanted), np.object_)
     for number, values in enumerate(rows):

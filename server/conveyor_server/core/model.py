@@ -7,6 +7,8 @@ from math import prod
 
 import numpy as np
 
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
 NUMPY_TYPES: dict[str, np.dtype[np.generic]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),

@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array
 from conveyor_server.core.varint import varint
 from conveyor_server.generated import inference_pb2 as pb
 

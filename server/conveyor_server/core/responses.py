@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from conveyor_server.core.byte_strings import encode_byte_strings
-from conveyor_server.core.model import ModelSpec
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array, ModelSpec
 from conveyor_server.core.varint import varint
 from conveyor_server.generated import inference_pb2 as pb
 

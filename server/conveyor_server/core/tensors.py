@@ -1,37 +1,16 @@
 """Protocol tensors to numpy arrays. Owns every check of a request against a model's signature.
 
-Raw contents become views of the received bytes; nothing is copied but what the protocol makes unavoidable (BYTES, typed
-contents). The first fault found is the one reported, in the order in which clients of the protocol expect it: names of
-outputs, number and names of inputs, batch size, datatype, shape, size of the data.
+The first fault found is the one reported, in the order in which clients of the protocol expect it: names of outputs,
+number and names of inputs, batch size, datatype, shape, size of the data (`tensor_contents.py`).
 """
 
 from collections.abc import Sequence
 from math import prod
 
-import numpy as np
-
-from conveyor_server.core.byte_strings import decode_byte_strings
 from conveyor_server.core.errors import InvalidRequest
-from conveyor_server.core.model import ModelSpec, TensorSpec
+from conveyor_server.core.model import Array, ModelSpec, TensorSpec
+from conveyor_server.core.tensor_contents import read_raw, read_typed
 from conveyor_server.generated import inference_pb2 as pb
-
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
-
-TYPED_FIELDS = {
-    "BOOL": "bool_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-"""The field of `InferTensorContents` for each datatype. FP16 and BF16 have none: they are raw only."""
 
 
 def decode_outputs(request: pb.ModelInferRequest, spec: ModelSpec) -> tuple[int, ...]:
@@ -102,10 +81,11 @@ def _by_position(request: pb.ModelInferRequest, spec: ModelSpec) -> list[_Input]
             )
         found[index] = (tensor, raws[number] if raws else None)
     if len(found) != len(spec.inputs):
-        missing = [tensor for index, tensor in enumerate(spec.inputs) if index not in found]
+        missing = [tensor.name for index, tensor in enumerate(spec.inputs) if index not in found]
         raise InvalidRequest(
-            f"expected {len(spec.inputs)} inputs but got {len(found)} inputs for model '{spec.name}'. Missing: "
-            f"{_names(missing)}."
+            f"expected {len(spec.inputs)} inputs but got {len(found)} inputs for model '{spec.name}'. Got input(s) "
+            f"{_listed([tensor.name for tensor, _ in found.values()])}, but missing required input(s) "
+            f"{_listed(missing)}. Please provide all required input(s)."
         )
     return [found[index] for index in range(len(found))]
 
@@ -150,57 +130,18 @@ def _decode(
             f"unexpected shape for input '{tensor.name}' for model '{spec.name}'. Expected {_shape(wanted.shape)}, got "
             f"{_shape(shape)}.{hint}"
         )
-    flat = _from_typed(tensor, wanted, spec) if raw is None else _from_raw(raw, shape, wanted, spec)
-    if flat.size != prod(shape):
-        raise InvalidRequest(
-            f"unexpected number of elements for input '{tensor.name}' for model '{spec.name}'. Expected {prod(shape)} "
-            f"for shape {_shape(shape)}, got {flat.size}"
-        )
+    owner = f"'{tensor.name}' for model '{spec.name}'"
+    flat = (
+        read_typed(tensor.contents, wanted.datatype, prod(shape), owner)
+        if raw is None
+        else read_raw(raw, wanted.datatype, prod(shape), owner)
+    )
     array: Array = flat.reshape(shape)
     return array
 
 
-def _from_raw(raw: bytes, shape: tuple[int, ...], wanted: TensorSpec, spec: ModelSpec) -> Array:
-    if wanted.datatype == "BYTES":
-        return decode_byte_strings(raw, wanted.name, limit=prod(shape))
-    expected = prod(shape) * wanted.dtype.itemsize
-    if len(raw) != expected:
-        raise InvalidRequest(
-            f"input byte size mismatch for input '{wanted.name}' for model '{spec.name}'. Expected {expected}, got "
-            f"{len(raw)}"
-        )
-    if wanted.datatype == "BOOL":
-        # Any byte but 0 is true; numpy itself trusts that only 0 and 1 come.
-        return np.frombuffer(raw, np.uint8).astype(np.bool_)
-    return np.frombuffer(raw, wanted.dtype)
-
-
-def _from_typed(tensor: pb.ModelInferRequest.InferInputTensor, wanted: TensorSpec, spec: ModelSpec) -> Array:
-    fields = [field.name for field, _ in tensor.contents.ListFields()]
-    expected = TYPED_FIELDS.get(wanted.datatype)
-    if expected is None:
-        raise InvalidRequest(
-            f"input '{wanted.name}' for model '{spec.name}': {wanted.datatype} goes in raw_input_contents"
-        )
-    if not fields and prod(tensor.shape) > 0:
-        raise InvalidRequest(
-            f"unable to find data for input tensor '{wanted.name}' for model '{spec.name}' in request: neither "
-            "raw_input_contents nor contents has any"
-        )
-    if any(name != expected for name in fields):
-        raise InvalidRequest(
-            f"unexpected explicit tensor data for input tensor '{wanted.name}' for model '{spec.name}': "
-            f"{', '.join(fields)} came, {expected} is the field of datatype '{wanted.datatype}'"
-        )
-    values = getattr(tensor.contents, expected)
-    try:
-        if wanted.datatype == "BYTES":
-            return np.array([value.decode() for value in values], np.object_)
-        return np.array(values, wanted.dtype)
-    except (OverflowError, UnicodeDecodeError) as error:
-        raise InvalidRequest(
-            f"input '{wanted.name}' for model '{spec.name}' has a value that is not {wanted.datatype}: {error}"
-        ) from error
+def _listed(names: Sequence[str]) -> str:
+    return f"[{','.join(map(repr, names))}]"
 
 
 def _names(tensors: Sequence[TensorSpec]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array
 
 
 def bucket_sizes(run_size: int) -> tuple[int, ...]:

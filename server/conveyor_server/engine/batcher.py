@@ -14,7 +14,7 @@ from typing import Protocol
 from conveyor_server.core.batch import Batch, Entry, Reply
 from conveyor_server.core.batch_queue import BatchQueue, QueuePolicy
 from conveyor_server.core.errors import Draining, ServerFailed, TooLate
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array
 from conveyor_server.core.throughput import Throughput
 
 log = logging.getLogger(__name__)

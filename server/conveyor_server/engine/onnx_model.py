@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 
 from conveyor_server.core.errors import ModelRejected, StartError
-from conveyor_server.core.model import NUMPY_TYPES, ModelSpec, TensorSpec
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import NUMPY_TYPES, Array, ModelSpec, TensorSpec
 from conveyor_server.engine.batch_buckets import bucket_sizes, pad_to_bucket
 from conveyor_server.engine.cpu_budget import cpu_budget
 from conveyor_server.engine.model_file import ModelFile

@@ -112,7 +112,7 @@ class Repository:
         """
         async with self._one_change:
             if name not in self._present():
-                raise ModelNotFound(f"failed to load '{name}': there is no such model in the repository")
+                raise ModelNotFound(f"failed to load '{name}', failed to poll from model repository: no such model")
             model = self._model(name)
             before, model.override = model.override, config
             try:

@@ -7,8 +7,7 @@ import numpy as np
 
 from conveyor_server.core.byte_strings import decode_byte_strings
 from conveyor_server.core.errors import InvalidRequest, ModelRejected
-from conveyor_server.core.model import ModelSpec, TensorSpec
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array, ModelSpec, TensorSpec
 from conveyor_server.engine.onnx_model import OnnxModel
 from conveyor_server.engine.repository_files import RepositoryFiles, is_file_name
 from conveyor_server.generated import model_config_pb2 as pb
@@ -70,7 +69,7 @@ def _read(
     try:
         raw = files.read(folder / WARM_UP_FOLDER / name, _MAX_BYTES)
         if tensor.datatype == "BYTES":
-            flat: Array = decode_byte_strings(raw, tensor.name, limit=prod(shape))
+            flat: Array = decode_byte_strings(raw, f"input '{tensor.name}'", limit=prod(shape))
         else:
             flat = np.frombuffer(raw, tensor.dtype)
     except (OSError, ValueError, InvalidRequest) as error:

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from conveyor_server.core.batch import Entry
 from conveyor_server.core.errors import Cancelled, DeadlineExceeded, RequestError, ServerFailed
-from conveyor_server.core.model import ModelSpec
-from conveyor_server.core.tensors import Array, decode_outputs
+from conveyor_server.core.model import Array, ModelSpec
+from conveyor_server.core.tensors import decode_outputs
 from conveyor_server.engine.served_model import ServedModel
 from conveyor_server.generated import inference_pb2 as pb
 from conveyor_server.wire.call import Call

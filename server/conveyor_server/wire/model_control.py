@@ -39,6 +39,7 @@ class ModelControl:
     async def load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
         """Loads a model, with the configuration in the request or else the repository's; answers when it is ready."""
         self._permit(request)
+        _check_name(request.model_name)
         config = None
         for name, parameter in request.parameters.items():
             if name.startswith("file:"):
@@ -76,6 +77,17 @@ class ModelControl:
                 "with --allow-admin."
             )
         _refuse_name(request.repository_name)
+
+
+def _check_name(model: str) -> None:
+    """Says what is wrong with a name that cannot be a model's; whether there is one, the repository knows."""
+    name = model.strip()
+    if not name:
+        raise InvalidRequest("Model name cannot be empty. Please enter a valid name to deploy.")
+    if name == ".." or "/" in name:
+        raise InvalidRequest(
+            f"invalid model name '{model[:100]}', model name must not contain path traversal characters"
+        )
 
 
 def _refuse_name(repository: str) -> None:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from conveyor_server.core.classification import CLASSIFIED, classify
 from conveyor_server.core.errors import InvalidRequest
-from conveyor_server.core.model import ModelSpec
-from conveyor_server.core.tensors import Array
+from conveyor_server.core.model import Array, ModelSpec
 from conveyor_server.generated import inference_pb2 as pb
 
 _MICROSECONDS = 1e-6

@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2
 from conveyor_server import __version__
 from conveyor_server.core.errors import MessageTooLarge, RequestError, ServerFailed
 from conveyor_server.core.message_fields import has_more_fields
-from conveyor_server.core.model import TensorSpec
+from conveyor_server.core.model import Array, TensorSpec
 from conveyor_server.core.request_templates import RequestTemplates
-from conveyor_server.core.tensors import Array, decode_inputs
+from conveyor_server.core.tensors import decode_inputs
 from conveyor_server.engine.repository import Repository
 from conveyor_server.engine.served_model import ServedModel
 from conveyor_server.generated import inference_pb2 as pb

@@ -11,7 +11,8 @@ from conveyor_server.client.arrays import decode, encode
 from conveyor_server.client.infer_request import TensorHead, Wish, compose
 from conveyor_server.core.model import NUMPY_TYPES, ModelSpec, TensorSpec
 from conveyor_server.core.responses import ResponseEncoder
-from conveyor_server.core.tensors import TYPED_FIELDS, decode_inputs
+from conveyor_server.core.tensor_contents import TYPED_FIELDS
+from conveyor_server.core.tensors import decode_inputs
 from conveyor_server.generated import inference_pb2 as pb
 
 NUMBERS = sorted(set(NUMPY_TYPES) - {"BYTES", "BF16"})

@@ -36,10 +36,11 @@ def test_any_bytes_are_decoded_or_refused(raw):
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"\x01\x00\x00", "incomplete string length indicator for input 'x' after 0 elements"),
-        (b"\x01\x00\x00\x00a\x02\x00\x00\x00b", "incomplete string data for input 'x' in element 1"),
-        (b"\x01\x00\x00\x00\xff", "element 0 of input 'x' is not UTF-8"),
-        (b"\x00\x00\x00\x00" * 3, "unexpected number of string elements for input 'x'. Expected 2, got more"),
+        (b"\x01\x00\x00", "incomplete string length indicator for x after 0 elements"),
+        (b"\x01\x00\x00\x00a\x02\x00\x00\x00b", "incomplete string data for x in element 1"),
+        (b"\x01\x00\x00\x00\xff", "element 0 of x is not UTF-8"),
+        (b"\x01\x00\x00\x00a\x01\x00\x00\x00\xff", "element 1 of x is not UTF-8"),
+        (b"\x00\x00\x00\x00" * 4, "unexpected number of string elements 3 for x, expecting 2"),
     ],
 )
 def test_faults_are_named(raw, message):

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from conveyor_server.core.byte_strings import MAX_STRINGS
 from conveyor_server.core.classification import CLASSIFIED, MAX_CLASSES, classify
 from conveyor_server.core.errors import InvalidRequest
 from conveyor_server.core.model import NUMPY_TYPES
@@ -36,6 +37,13 @@ def test_what_is_not_a_number_comes_last():
 def test_rows_too_long_to_sort_are_refused():
     with pytest.raises(InvalidRequest, match="classification output tensor too large"):
         classify(np.zeros((1, MAX_CLASSES + 1), np.uint8), 1, batched=True)
+
+
+def test_more_strings_than_are_made_for_one_client_are_refused():
+    output = np.zeros((1024, 1000), np.float32)
+    with pytest.raises(InvalidRequest, match=f"1000 classes of each of 1024 rows.*have {MAX_STRINGS} in all"):
+        classify(output, 5000, batched=True)
+    assert classify(output, 5, batched=True).shape == (1024, 5)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0,)])

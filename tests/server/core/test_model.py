@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conveyor_server.core.model import NUMPY_TYPES, ModelSpec, TensorSpec
-from conveyor_server.core.tensors import TYPED_FIELDS
+from conveyor_server.core.tensor_contents import TYPED_FIELDS
 from conveyor_server.generated import inference_pb2 as pb
 
 NUMBERS = sorted(set(NUMPY_TYPES) - {"BYTES"})

@@ -4,11 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from conveyor_server.core.byte_strings import encode_byte_strings
+from conveyor_server.core.byte_strings import MAX_STRINGS, encode_byte_strings
 from conveyor_server.core.errors import InvalidRequest
 from conveyor_server.core.model import NUMPY_TYPES, ModelSpec, TensorSpec
 from conveyor_server.core.responses import ResponseEncoder
-from conveyor_server.core.tensors import TYPED_FIELDS, decode_inputs, decode_outputs
+from conveyor_server.core.tensor_contents import MAX_TYPED, TYPED_FIELDS
+from conveyor_server.core.tensors import decode_inputs, decode_outputs
 from conveyor_server.generated import inference_pb2 as pb
 
 IMAGES = ModelSpec(
@@ -66,7 +67,11 @@ def both():
 @pytest.mark.parametrize(
     ("message", "text"),
     [
-        (request(), "expected 1 inputs but got 0 inputs for model 'digits'. Missing: 'image'."),
+        (
+            request(),
+            "expected 1 inputs but got 0 inputs for model 'digits'. Got input(s) [], but missing required input(s) "
+            "['image']. Please provide all required input(s).",
+        ),
         (
             request(("img", "FP32", GOOD)),
             "unexpected inference input 'img' for model 'digits'. Its inputs are 'image'.",
@@ -107,7 +112,7 @@ def both():
         ),
         (
             typed("FP32", GOOD.shape, fp32_contents=range(7)),
-            "unexpected number of elements for input 'image' for model 'digits'. Expected 8 for shape [2,2,2,1], got 7",
+            "expected 8 elements for inference input 'image' for model 'digits', got 7",
         ),
     ],
 )
@@ -214,6 +219,53 @@ def test_a_typed_value_out_of_range_is_refused(datatype, values):
     tensor.contents.CopyFrom(pb.InferTensorContents(**values))
     with pytest.raises(InvalidRequest, match=f"has a value that is not {datatype}"):
         decode_inputs(message, spec_of(datatype))
+
+
+def strings(shape, raw=None, **contents):
+    message = pb.ModelInferRequest(raw_input_contents=raw)
+    tensor = message.inputs.add(name="x", datatype="BYTES", shape=shape)
+    if contents:
+        tensor.contents.CopyFrom(pb.InferTensorContents(**contents))
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (
+            strings([1, 3], raw=[b"\0\0\0\0" * 2]),
+            "expected 3 string elements for inference input 'x' for model 'm', got 2",
+        ),
+        (
+            strings([1, 3], raw=[b"\0\0\0\0" * 5]),
+            "unexpected number of string elements 4 for inference input 'x' for model 'm', expecting 3",
+        ),
+        (
+            strings([1, 3], bytes_contents=[b""]),
+            "expected 3 string elements for inference input 'x' for model 'm', got 1",
+        ),
+        (strings([1, 2], bytes_contents=[b"", b"\xff"]), "element 1 of inference input 'x' for model 'm' is not UTF-8"),
+    ],
+)
+def test_faults_of_strings_are_named(message, text):
+    with pytest.raises(InvalidRequest) as caught:
+        decode_inputs(message, spec_of("BYTES"))
+    assert text in str(caught.value)
+
+
+def test_values_that_are_read_one_by_one_are_bounded():
+    """So that no request keeps all others waiting."""
+    many = strings([1, MAX_STRINGS + 1], raw=[b"\0\0\0\0" * (MAX_STRINGS + 1)])
+    with pytest.raises(InvalidRequest, match=f"at most {MAX_STRINGS} strings"):
+        decode_inputs(many, spec_of("BYTES"))
+    many = strings([1, MAX_STRINGS + 1], bytes_contents=[b""] * (MAX_STRINGS + 1))
+    with pytest.raises(InvalidRequest, match=f"at most {MAX_STRINGS} strings"):
+        decode_inputs(many, spec_of("BYTES"))
+    message = pb.ModelInferRequest()
+    message.inputs.add(name="x", datatype="BOOL", shape=[1, MAX_TYPED + 1])
+    message.inputs[0].contents.bool_contents.extend(bytes(MAX_TYPED + 1))
+    with pytest.raises(InvalidRequest, match=f"at most {MAX_TYPED} typed values; those in raw_input_contents"):
+        decode_inputs(message, spec_of("BOOL"))
 
 
 def test_any_nonzero_byte_is_true():
