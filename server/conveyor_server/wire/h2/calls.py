@@ -26,6 +26,8 @@ class Link(Protocol):
     access: Access | None
     admission: Admission
     max_message_bytes: int
+    opened: int
+    """Requests so far: calls, and messages on streams."""
     unread: int
     """Bytes of messages that are not whole, or not read by their handlers, of all calls."""
 

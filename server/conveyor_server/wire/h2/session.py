@@ -32,7 +32,9 @@ more, and not in the network, where nobody does.
 LARGEST_FRAME = 2**17
 """Bytes. Clients that make use of it send 32 pictures in one frame instead of seven."""
 MOST_NOISE = 10_000
-"""Frames that bring nothing, which a client may send between two looks, on top of ten for each call."""
+"""Frames that bring nothing, which a client may send between two looks, on top of ten for each request.
+
+gRPC's clients send one or two with all that they read, and read each answer on a stream by itself."""
 _LEAVING = b"leaving "
 _ALIVE = b"alive?  "
 
@@ -84,7 +86,7 @@ class Session:
 
     Attributes:
         calls: open ones, by stream.
-        opened: how many there were so far.
+        opened: requests so far: calls, and messages on streams.
         greeted: whether the client has begun with HTTP/2.
         unread: bytes of messages that are not whole, or not read by their handlers, of all calls.
         over: whether nothing more can come or go.

@@ -55,6 +55,7 @@ class StreamCall(H2Call):
         size = sum(map(len, messages))
         self._unread_bytes += size
         self._hold(size)
+        self.link.opened += len(messages)
         if self._two_way:
             self._unanswered += len(messages)
             self.link.traffic.begin(len(messages))

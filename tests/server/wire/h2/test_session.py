@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from conveyor_server.wire.h2.admission import Admission
 from conveyor_server.wire.h2.limits import Limits
+from conveyor_server.wire.h2.messages import frame as framed
 from conveyor_server.wire.h2.session import CONNECTION_WINDOW, Session, SessionBroken, Shared
 from conveyor_server.wire.traffic import Traffic
 from support import http2_frames as h2
@@ -221,6 +222,15 @@ async def test_rapid_reset_ends_the_connection(bench):
 
     assert ended_by(bench, (burst(2000 * number + 1) for number in range(40)))
     assert bench.traffic.in_progress == 0
+
+
+async def test_frames_that_come_with_the_messages_of_a_stream_are_no_flood(bench):
+    """gRPC's clients acknowledge, ping and open windows for each answer, and a stream can have very many."""
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(CHAT)))
+    more = h2.frame(h2.PING, 0, 0, b"12345678") + h2.frame(h2.WINDOW_UPDATE, payload=pack(">I", 1)) * 4
+    bursts = [(h2.frame(h2.DATA, 0, 1, framed(message(text="a"))) + more) * 50] * 100
+    assert not ended_by(bench, bursts)
+    assert ended_by(bench, [more * 50] * 300), "without messages they are"
 
 
 async def test_priorities_are_ignored(bench):
