@@ -8,7 +8,7 @@ PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
 TOOLS := .tools/perf_analyzer .tools/digitsclassifier .tools/onnxruntime-1.17
 PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
 
-.PHONY: help setup serve predict test test-fleet test-legacy-keras check format protos constraints bench bench-quick bench-overload bench-report bench-client bench-export image image-test clean
+.PHONY: help setup serve predict test test-fleet test-legacy-keras test-triton-examples check format protos constraints bench bench-quick bench-overload bench-report bench-client bench-export image image-test clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 19
@@ -34,6 +34,9 @@ test-fleet: .venv/development.stamp  ## Three replicas behind the real Envoy and
 
 test-legacy-keras: .venv/development.stamp .tools/tensorflow-2.15  ## Read what Keras 2 on TensorFlow saves (a gigabyte, once)
 	$(BIN)/pytest tests/legacy_keras
+
+test-triton-examples: .venv/development.stamp .tools/triton-examples/stamp  ## The Triton project's example clients, as they are, against our server
+	$(BIN)/pytest tests/triton_examples
 
 check: .venv/development.stamp  ## Lint, format, types, import contracts, generated code
 	$(BIN)/ruff check
@@ -126,3 +129,15 @@ INSTALL_TOOL = $(BIN)/pip install --quiet --disable-pip-version-check --target $
 .tools/tensorflow-2.15:
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet --disable-pip-version-check tensorflow-cpu==2.15.1
+
+# The example clients of the Triton project, at one commit, and an environment for them.
+TRITON_CLIENT ?= https://github.com/triton-inference-server/client
+TRITON_CLIENT_COMMIT := 58a44caa0dce77303115302e6dbdf64626b2b093
+.tools/triton-examples/stamp:
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)/environment
+	$(@D)/environment/bin/pip install --quiet --disable-pip-version-check 'tritonclient[grpc,http]==2.73.0' pillow
+	git init --quiet $(@D)/client
+	git -C $(@D)/client fetch --quiet --depth 1 $(TRITON_CLIENT) $(TRITON_CLIENT_COMMIT)
+	git -C $(@D)/client checkout --quiet FETCH_HEAD
+	@touch $@

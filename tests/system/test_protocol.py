@@ -466,8 +466,8 @@ def test_models_are_loaded_and_unloaded_by_request(controlled):
         (
             "simple",
             {"config": "{}", "files": {"file:1/model.onnx": b"x"}},
-            "INVALID_ARGUMENT",
-            "the parameter 'file:1/model.onnx' is not served",
+            "INTERNAL",
+            "failed to poll from model repository: the parameter 'file:1/model.onnx' is not served",
         ),
     ],
 )

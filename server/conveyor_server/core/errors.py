@@ -81,6 +81,10 @@ class ModelControlOff(RequestError):
     """Models come and go with the repository's files in this mode, not by request."""
 
 
+class FilesNotTaken(RequestError):
+    """A load brought files of its own, as Triton takes them; here files come with the repository only."""
+
+
 class Cancelled(RequestError):
     """The client gave the request up."""
 

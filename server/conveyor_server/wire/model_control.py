@@ -2,7 +2,7 @@
 
 from google.protobuf import json_format, text_format
 
-from conveyor_server.core.errors import InvalidRequest, ModelControlOff, NotPermitted
+from conveyor_server.core.errors import FilesNotTaken, InvalidRequest, ModelControlOff, NotPermitted
 from conveyor_server.engine.model_versions import ModelStatus
 from conveyor_server.engine.repository import Repository
 from conveyor_server.generated import inference_pb2 as pb
@@ -43,9 +43,9 @@ class ModelControl:
         config = None
         for name, parameter in request.parameters.items():
             if name.startswith("file:"):
-                raise InvalidRequest(
-                    f"failed to load '{request.model_name[:100]}': the parameter '{name[:100]}' is not served; model "
-                    "files are read from the repository only"
+                raise FilesNotTaken(
+                    f"failed to load '{request.model_name[:100]}', failed to poll from model repository: the parameter "
+                    f"'{name[:100]}' is not served; model files are read from the repository only"
                 )
             if name != "config":
                 raise InvalidRequest(f"unrecognized load parameter '{name[:100]}'.")

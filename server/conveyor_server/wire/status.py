@@ -38,5 +38,6 @@ STATUS_OF: dict[type[errors.RequestError], Status] = {
     errors.DeadlineExceeded: Status.DEADLINE_EXCEEDED,
     errors.ModelControlOff: Status.UNAVAILABLE,
     errors.Cancelled: Status.CANCELLED,
+    errors.FilesNotTaken: Status.INTERNAL,  # what Triton says of files that it can make no model of; clients look at it
     errors.ServerFailed: Status.INTERNAL,
 }
