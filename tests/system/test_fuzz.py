@@ -307,3 +307,20 @@ def test_memory_is_flat_under_many_bad_requests(server, channel):
     for _ in range(1500):
         ask(channel, broken())
     assert memory(server) < before + MEMORY_MARGIN / 4
+
+
+def test_memory_is_flat_under_many_broken_connections(server):
+    chaos = random.Random(0)
+
+    def broken():
+        data = bytearray(WHOLE)
+        for _ in range(chaos.randrange(1, 4)):
+            data[chaos.randrange(len(PREFACE), len(data))] = chaos.randrange(256)
+        return bytes(data[: chaos.randrange(len(PREFACE), 2 * len(data))])
+
+    for _ in range(300):
+        exchange(server.grpc_url, broken())
+    before = memory(server)
+    for _ in range(1500):
+        exchange(server.grpc_url, broken())
+    assert memory(server) < before + MEMORY_MARGIN / 4

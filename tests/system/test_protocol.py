@@ -142,6 +142,19 @@ async def test_a_small_model_overtakes_a_slow_one_on_a_stream(server):
     assert answers == ["simple", "heavy"]
 
 
+async def test_a_slow_model_with_a_long_queue_keeps_no_other_waiting(server):
+    """Without shares the small requests would be answered behind the heavy ones; with them, beside a few."""
+    heavy_input = tensor("input", np.ones((256, 1024), np.float32), "FP32")
+    async with triton_aio.InferenceServerClient(server.grpc_url) as client:
+        waiting = [asyncio.create_task(client.infer("heavy", [heavy_input])) for _ in range(16)]
+        while not any(task.done() for task in waiting):
+            await client.infer("simple", pair(*NUMBERS))
+        for _ in range(20):
+            await client.infer("simple", pair(*NUMBERS))
+        assert sum(task.done() for task in waiting) < 8
+        await asyncio.gather(*waiting)
+
+
 def test_cancelling_a_stream_gives_up_its_requests(client, server):
     before = fails(client, "heavy")
     with Stream(client) as stream:

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,37 +117,20 @@ def test_a_start_that_cannot_be(tmp_path, flags, text):
     assert text in done.stderr.splitlines()[-1]
 
 
-MEASURE = """
-import asyncio, pathlib, sys
-from conveyor_server.core.batch_queue import QueuePolicy
-from conveyor_server.engine.repository import Repository
-from conveyor_server.engine.runtime_options import RuntimeOptions
-from conveyor_server.engine.served_model import ModelLoader
-from conveyor_server.engine.serving import ServingDefaults
-
-class Nobody:
-    def ran(self, report): pass
-
-async def main(root):
-    defaults = ServingDefaults(RuntimeOptions(), QueuePolicy(64, 10**6))
-    repository = Repository(root, ModelLoader(defaults, lambda name: Nobody()))
-    await repository.load([])
-    for cycle in range(1, 201):
-        await repository.load_model("digits")
-        await repository.unload_model("digits")
-        await repository.drain()
-        if cycle in (20, 200):
-            print(pathlib.Path("/proc/self/statm").read_text().split()[1])
-
-asyncio.run(main(pathlib.Path(sys.argv[1])))
-"""
-
-
 def test_an_unloaded_model_leaves_no_memory_behind(tmp_path):
     save(classifier(height=64, width=64, classes=100), tmp_path, "digits")  # 1.6 MB of weights: a leak would be seen
     (tmp_path / "digits" / "config.pbtxt").write_text("dynamic_batching { preferred_batch_size: [1] }")
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, tmp_path], capture_output=True, text=True, timeout=120, check=True
-    )
-    early, late = map(int, done.stdout.split())
-    assert late <= early * 1.1, f"{early} pages after 20 cycles, {late} after 200"
+    resident = {}
+    with (
+        ServerProcess(tmp_path, "--model-control", "explicit", "--allow-admin", "--load", "digits") as server,
+        InferenceServerClient(server.grpc_url) as client,
+    ):
+        image = InferInput("image", [1, 64, 64, 1], "FP32")
+        image.set_data_from_numpy(np.zeros((1, 64, 64, 1), np.float32))
+        for cycle in range(1, 201):
+            client.infer("digits", [image])
+            client.unload_model("digits")
+            if cycle in (20, 200):
+                resident[cycle] = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
+            client.load_model("digits")
+    assert resident[200] <= resident[20] * 1.1, f"pages by cycle: {resident}"

@@ -70,22 +70,25 @@ class GrpcCall(GrpcContext):
 
     def answer(self, response: bytes) -> None:
         """Sends the response."""
-        if not self.outcome.done():
-            self.outcome.set_result(response)
+        self._settle(response)
 
     def fail(self, error: RequestError) -> None:
         """Sends the error's code and text."""
-        if not self.outcome.done():
-            self.outcome.set_result(error)
+        self._settle(error)
 
     def when_cancelled(self, action: Callable[[], None]) -> None:
         """Has `action` called if the client gives up."""
         self._on_cancel = action
 
     def cancelled(self) -> None:
-        """The client gave up, or its deadline passed."""
+        """The client gave up, or its deadline passed; maybe in the very moment in which it was answered."""
         if self._on_cancel is not None:
             self._on_cancel()
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._on_cancel = None
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
 
 
 def _deadline(context: Context) -> float:
