@@ -72,8 +72,7 @@ async def test_a_model_with_a_long_queue_lets_others_run_in_their_turn():
     busy = Batcher(PuppetModel(run_size=1, in_place=True), LIMITS, Noting("busy"))
     small = Batcher(PuppetModel(run_size=1, in_place=True), LIMITS, Noting("small"))
     many = [submit(busy, 1) for _ in range(60)]
-    while len(turns) < 10:
-        await asyncio.sleep(0)
+    await many[9].wait()
     for _ in range(5):
         before = len(turns)
         await submit(small, 1).wait()
