@@ -57,30 +57,6 @@ async def test_rule_1_what_arrives_in_one_turn_of_the_loop_shares_a_run(free_mod
     assert runs.rows == [5]
 
 
-async def test_a_model_with_a_long_queue_lets_others_run_in_their_turn():
-    """Both run in the event loop's thread, so the one could keep the other from running at all."""
-    turns = []
-
-    class Noting(Runs):
-        def __init__(self, name):
-            super().__init__()
-            self.name = name
-
-        def ran(self, report):
-            turns.append(self.name)
-
-    busy = Batcher(PuppetModel(run_size=1, in_place=True), LIMITS, Noting("busy"))
-    small = Batcher(PuppetModel(run_size=1, in_place=True), LIMITS, Noting("small"))
-    many = [submit(busy, 1) for _ in range(60)]
-    await many[9].wait()
-    for _ in range(5):
-        before = len(turns)
-        await submit(small, 1).wait()
-        assert turns[before:].count("busy") <= 3, "one run in turn, and one for each of two looks at the loop"
-    for slot in many:
-        await slot.wait()
-
-
 async def test_rule_1_a_delay_is_kept_when_asked_for_and_cut_short_by_a_full_batch():
     model, runs = PuppetModel(free=True, in_place=True), Runs()
     batcher = Batcher(model, QueuePolicy(64, 10**6, max_delay=60.0), runs)
