@@ -1,4 +1,4 @@
-"""Every datatype of the protocol through a real server, as raw bytes and, where the protocol has a field for it, typed."""
+"""Every datatype of the protocol through a real server, raw and, where the protocol has a field for it, typed."""
 
 import grpc
 import ml_dtypes
