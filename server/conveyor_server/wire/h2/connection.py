@@ -26,6 +26,13 @@ WRITE_AT_ONCE = 2**18
 TICK_SECONDS = 2.0
 LEAVING_SECONDS = 1.0
 """How long a client may take to confirm that it has read that it must leave."""
+LINGER_SECONDS = 1.0
+"""How long a client may take to close a connection on which all has been answered.
+
+Were it closed from this side at once, whatever the client still sends would be answered with a reset, and that throws
+away what the client has received and not read: its last answers (RFC 9112, 9.6). Some proxies take even the end of the
+connection for that of an answer.
+"""
 
 
 @dataclass
@@ -100,6 +107,8 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
         self._received += nbytes
+        if self._session.over:
+            return
         before = self._session.opened
         try:
             self._session.receive(self._hub.buffer[:nbytes])
@@ -196,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._written += len(data)
                 self._transport.write(data)
             if session.over:
-                self._transport.close()
+                self._loop.call_later(LINGER_SECONDS, self._transport.close)
             elif len(data) >= WRITE_AT_ONCE:
                 self._flush_soon()
         self._account()

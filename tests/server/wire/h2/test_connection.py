@@ -1,0 +1,111 @@
+"""A connection between a session and a socket that the test plays, in virtual time."""
+
+import asyncio
+import functools
+
+from conveyor_server.wire.h2.admission import Admission
+from conveyor_server.wire.h2.connection import LINGER_SECONDS, Connection, Hub
+from conveyor_server.wire.h2.limits import Ending, Ledger, Limits
+from conveyor_server.wire.h2.session import Shared
+from conveyor_server.wire.traffic import Traffic
+from support import http2_frames as h2
+from support.echo_service import NAME, EchoService, message
+from support.virtual_time import run_in_virtual_time
+
+NOW = f"/{NAME}/Now".encode()
+
+
+def in_virtual_time(test):
+    @functools.wraps(test)
+    def run():
+        run_in_virtual_time(test())
+
+    return run
+
+
+class Socket(asyncio.Transport):
+    """Takes all that is written, and is closed when it is told to be."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = b""
+        self.closed_at = None
+
+    def write(self, data):
+        self.written += data
+
+    def close(self):
+        if self.closed_at is None:
+            self.closed_at = asyncio.get_running_loop().time()
+
+    def abort(self):
+        raise AssertionError("An abort would throw away what was sent.")
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        pass
+
+
+class Client:
+    """The other end, which has said hello."""
+
+    def __init__(self):
+        traffic = Traffic()
+        routes = {f"/{NAME}/{method}".encode(): rpc for method, rpc in EchoService().rpcs[NAME].items()}
+        self.hub = Hub(
+            Shared(routes, Limits(), traffic, None, Admission(traffic, 100)),
+            Ledger(2**30),
+            lambda new: None,
+            lambda: None,
+        )
+        self.socket = Socket()
+        self.connection = Connection(self.hub)
+        self.connection.connection_made(self.socket)
+        self.send(h2.greeting() + h2.frame(h2.SETTINGS, h2.ACK))
+
+    def send(self, data):
+        for start in range(0, len(data), 1024):
+            piece = data[start : start + 1024]
+            self.connection.get_buffer(-1)[: len(piece)] = piece
+            self.connection.buffer_updated(len(piece))
+
+    async def take(self):
+        """The frames that came since the last time."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+        data, self.socket.written = self.socket.written, b""
+        return h2.frames_in(data)
+
+
+async def all_answered_and_sent_away(client):
+    """One call, answered; and then the client has confirmed that it must leave."""
+    client.send(h2.call(1, NOW, message()))
+    client.connection.leave(Ending.AGE)
+    [ping] = [payload for kind, flags, _, payload in await client.take() if kind == h2.PING and not flags]
+    client.send(h2.frame(h2.PING, h2.ACK, 0, ping))
+    assert h2.GOAWAY in [kind for kind, *_ in await client.take()]
+
+
+@in_virtual_time
+async def test_who_has_been_answered_and_sent_away_closes_the_connection_himself():
+    """Closed at once, what he still sends would be answered by a reset, which throws away what he has not read."""
+    client = Client()
+    await all_answered_and_sent_away(client)
+    assert client.socket.closed_at is None
+    client.send(h2.frame(h2.WINDOW_UPDATE, payload=bytes([0, 1, 0, 0])) + h2.frame(h2.PING, payload=bytes(8)))
+    client.send(h2.call(3, NOW, message()) + b"and what is no frame at all" * 1000)
+    assert await client.take() == []
+    assert client.connection in client.hub.connections
+    client.connection.connection_lost(None)
+    assert client.hub.empty.is_set()
+
+
+@in_virtual_time
+async def test_a_client_that_does_not_close_is_not_waited_for_long():
+    client = Client()
+    await all_answered_and_sent_away(client)
+    since = asyncio.get_running_loop().time()
+    await asyncio.sleep(10 * LINGER_SECONDS)
+    assert client.socket.closed_at == since + LINGER_SECONDS
