@@ -20,8 +20,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from balancing import POLICIES, Balancer
 
-RUN_BASE = 0.15e-3
-PER_REQUEST = 0.53e-3
+RUN_BASE = 115e-6
+PER_REQUEST = 23e-6
 """Seconds: a and b of one replica on one core."""
 
 

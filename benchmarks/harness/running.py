@@ -84,6 +84,10 @@ class RunningServer:
     ) -> None:
         self._end()
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def cpu_seconds(self) -> float:
         return machine.cpu_seconds(self._process.pid)
 

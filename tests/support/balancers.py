@@ -86,11 +86,12 @@ class Envoy(Balancer):
         replicas: where they listen.
         folder: for the file with its addresses, and the log.
         health_service: what health checks ask for; empty as in the file.
+        threads: of Envoy, that answer.
     """
 
     name = "Envoy"
 
-    def __init__(self, replicas: Sequence[Address], folder: Path, health_service: str = "") -> None:
+    def __init__(self, replicas: Sequence[Address], folder: Path, health_service: str = "", threads: int = 2) -> None:
         grpc_port, stats_port, admin_port = free_ports(3)
         config = yaml.safe_load((DEPLOY / "envoy.yaml").read_text())
         listeners = {listener["name"]: listener for listener in config["static_resources"]["listeners"]}
@@ -104,7 +105,7 @@ class Envoy(Balancer):
         self.change(config)
         file = folder / "envoy.yaml"
         file.write_text(yaml.safe_dump(config))
-        command = [envoy(), "--config-path", str(file), "--disable-hot-restart", "--concurrency", "2"]
+        command = [envoy(), "--config-path", str(file), "--disable-hot-restart", "--concurrency", str(threads)]
         super().__init__(
             [*command, "--log-level", "warning", "--file-flush-interval-msec", "200"],
             grpc_port,
