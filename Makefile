@@ -80,10 +80,10 @@ bench-report: .venv/development.stamp  ## docs/benchmarks.md and its charts, fro
 bench-client: .venv/development.stamp  ## What a call costs the client, beside a bare stub and tritonclient; gathering
 	$(BIN)/python benchmarks/client.py
 
-image: .venv/development.stamp  ## Build the server image with docker, podman or buildah, whichever is there
+image:  ## Build the server image with docker, podman or buildah, whichever runs here
 	deploy/build.sh server cpu
 
-image-test:  ## Build the image for real with buildah, start it, predict, stop it
+image-test: setup  ## Build the image for real with buildah, start it, predict, stop it
 	deploy/image_test.sh
 
 clean:  ## Remove everything that was made here, but for the models

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds an image with whatever of docker, podman and buildah is there.
+# Builds an image with whatever of docker, podman and buildah runs here.
 #
 #   deploy/build.sh server cpu            localhost/conveyor-server:cpu
 #   deploy/build.sh server gpu            localhost/conveyor-server:gpu
@@ -35,12 +35,13 @@ case $what in
 esac
 
 if [ -z "${BUILDER:-}" ]; then
+    # A docker without its daemon is of no use.
     for BUILDER in docker podman buildah none; do
-        command -v "$BUILDER" >/dev/null && break
+        "$BUILDER" info >/dev/null 2>&1 && break
     done
 fi
 if [ "$BUILDER" = none ]; then
-    say "Building an image needs docker, podman or buildah; none of them is installed."
+    say "Building an image needs docker, podman or buildah; none of them is installed and runs."
     exit 1
 fi
 
