@@ -15,8 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from harness import machine, network
 from harness.asking import MODEL_INFER, PREFIX, ask_and_check
@@ -76,11 +75,10 @@ def main() -> None:
         replicas = [stack.enter_context(RunningServer(server, [LOAD_CORE])) for _ in range(REPLICAS)]
         addresses = [(replica.port, replica.http_port) for replica in replicas]
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        envoy = on_core(SERVER_CORE, lambda: Envoy(addresses, folder, threads=1))
-        haproxy = on_core(SERVER_CORE, lambda: HaProxy(addresses, folder))
         targets = {"one replica": (f"127.0.0.1:{replicas[0].port}", replicas[0].process_id)}
-        for balancer in (envoy, haproxy):
-            stack.enter_context(balancer).wait_for_healthy(REPLICAS)
+        for start in (lambda: Envoy(addresses, folder, threads=1), lambda: HaProxy(addresses, folder)):
+            balancer = stack.enter_context(on_core(SERVER_CORE, start))
+            balancer.wait_for_healthy(REPLICAS)
             targets[balancer.name] = (balancer.url, balancer.process.pid)
         print("through          images in flight  requests/s  CPU µs   busy  p50 ms  p99 ms")
         for images, in_flight in LOADS:

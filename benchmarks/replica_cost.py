@@ -113,8 +113,8 @@ def report(starts: list[dict[str, object]], options: argparse.Namespace) -> str:
     for images in LARGER:
         row = medians([run["larger"][images] for run in starts])
         lines.append(
-            f"{images:4} images a request     {row['cpu_us']:.0f} µs CPU a request, {row['cpu_us'] / images:.1f} an image,"
-            f" {row['images_per_second']:.0f} images/s"
+            f"{images:4} images a request     {row['cpu_us']:.0f} µs CPU a request,"
+            f" {row['cpu_us'] / images:.1f} an image, {row['images_per_second']:.0f} images/s"
         )
     return "\n".join(lines)
 

@@ -1,29 +1,21 @@
 """Both balancers with the files that we ship, and the client that balances itself, in front of three real servers.
 
-All see the same events at the same time. Each prints how many requests were sent, answered and failed. Run it longer
-with CONVEYOR_FLEET_ROUNDS=10: each event then happens so many times.
+Each test prints how many requests were sent, answered and failed. What happens to replicas here is not their end: for
+that see test_restarts.py.
 """
 
 import asyncio
 import contextlib
 import json
-import os
-import runpy
 import shutil
 import signal
-from pathlib import Path
 
 import grpc.aio
 import pytest
 
 from support.balancers import Envoy
-from support.fleet import IMAGES, LARGE, Load, question
+from support.fleet_loads import ROUNDS, SMALL, all_healthy, by_itself, failures, loads_of_all_kinds, through
 from support.onnx_models import classifier, save
-
-ROUNDS = int(os.environ.get("CONVEYOR_FLEET_ROUNDS", "1"))
-ROUND_ROBIN = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "round_robin.py"))
-SMALL = question("digits", IMAGES, range(1, 2 + ROUNDS))
-BIG = question("large", LARGE)
 
 
 def publish(root, version):
@@ -31,45 +23,6 @@ def publish(root, version):
     path = save(classifier(seed=version), root / ".new", "digits", version)
     path.parent.rename(root / "digits" / str(version))
     shutil.rmtree(root / ".new")
-
-
-async def all_healthy(balancers, number=3):
-    for balancer in balancers:
-        await asyncio.to_thread(balancer.wait_for_healthy, number)
-
-
-def through(balancer, **options):
-    """Clients of a balancer; they retry nothing themselves."""
-    channel = grpc.aio.insecure_channel(
-        balancer.url, options=[("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-    )
-    return Load(balancer.name, channel, **{"questions": [SMALL] * 19 + [BIG], **options})
-
-
-def by_itself(fleet, **options):
-    """Clients that balance by themselves."""
-    target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port, _ in fleet.addresses)
-    channel = grpc.aio.insecure_channel(
-        target, options=[*ROUND_ROBIN["OPTIONS"], ("grpc.use_local_subchannel_pool", 1)]
-    )
-    return Load("round_robin client", channel, **{"questions": [SMALL] * 19 + [BIG], **options})
-
-
-@contextlib.asynccontextmanager
-async def loads_of_all_kinds(fleet, balancers, case, *, of_haproxy=None, **options):
-    """Load through each, which ends with its report."""
-    loads = [*(through(balancer, **options) for balancer in balancers), by_itself(fleet, **options)]
-    loads[1].questions = of_haproxy or loads[1].questions
-    async with contextlib.AsyncExitStack() as stack:
-        for load in loads:
-            await stack.enter_async_context(load)
-        yield loads
-    for load in loads:
-        print(load.report(case))
-
-
-def failures(loads):
-    return [(load.name, failure) for load in loads for failure in load.failures]
 
 
 async def test_requests_spread_evenly(fleet, balancers):
@@ -91,34 +44,6 @@ async def test_requests_spread_evenly(fleet, balancers):
                 pytest.fail(f"{load.name} spread {shares}")
         print(load.report("Even spread", f", shares {shares}"))
         assert load.failures == []
-
-
-async def test_a_rolling_restart_loses_nothing(fleet, balancers):
-    await all_healthy(balancers)
-    async with loads_of_all_kinds(fleet, balancers, f"Rolling restart x {ROUNDS}") as loads:
-        for number in list(range(3)) * ROUNDS:
-            fleet.servers[number].signal(signal.SIGTERM)
-            assert await asyncio.to_thread(fleet.servers[number].exit_code) == 0
-            await asyncio.to_thread(fleet.restart, number)
-            await all_healthy(balancers)
-            for load in loads:
-                await load.progress(20)
-    assert failures(loads) == []
-
-
-async def test_a_killed_replica_loses_nothing(fleet, balancers):
-    await all_healthy(balancers)
-    # For a second try HAProxy keeps one buffer of a request, and no more.
-    case = f"kill -9 x {ROUNDS}"
-    async with loads_of_all_kinds(fleet, balancers, case, of_haproxy=[SMALL], clients=16, pause=0) as loads:
-        for number in range(ROUNDS):
-            fleet.servers[number % 3].signal(signal.SIGKILL)
-            await all_healthy(balancers, 2)
-            for load in loads:
-                await load.progress(50)
-            await asyncio.to_thread(fleet.restart, number % 3)
-            await all_healthy(balancers)
-    assert failures(loads) == []
 
 
 async def test_a_new_version_under_load_loses_nothing(fleet, balancers):
