@@ -12,6 +12,7 @@ import yaml
 
 from conveyor_server.settings import Settings, describe_settings
 from support.balancers import DEPLOY, envoy
+from support.fleet_loads import SMALL, through
 
 ROOT = DEPLOY.parent
 DIRECT = {
@@ -138,6 +139,8 @@ def test_the_dashboard_uses_the_data_source_and_the_folder_that_are_provisioned(
 
 
 async def test_every_metric_and_label_of_the_dashboard_exists(fleet, balancers):
+    async with through(balancers[0], questions=[SMALL]) as load:  # some are there once something was counted
+        await load.progress(100)
     pages = balancers[0].metrics() + fleet.metrics(0)
     expressions = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", [])]
     assert len(expressions) > 20
