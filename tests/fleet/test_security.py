@@ -38,7 +38,9 @@ async def test_connections_of_balancers_end_by_their_age_and_nothing_is_lost(rep
             while envoy.counter("cluster_upstream_cx_total") < before + 50:
                 await load.progress(50)
         print("\n" + load.report("50 connections of 0.3 s"))
-        assert envoy.counter("cluster_upstream_rq_retry_total") == 0
+        assert envoy.counter("cluster_upstream_cx_close_notify") > 0
+        for lost in ("rq_retry", "rq_rx_reset", "rq_tx_reset", "cx_destroy_remote_with_active_rq"):
+            assert envoy.counter(f"cluster_upstream_{lost}") == 0, lost
     assert load.failures == []
 
 

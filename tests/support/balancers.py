@@ -128,9 +128,10 @@ class Envoy(Balancer):
         return int(self.counter("cluster_membership_healthy"))
 
     def counter(self, name: str) -> float:
-        """A figure of the replicas' cluster; 0 where Envoy has not counted yet."""
+        """A figure of the replicas' cluster. All are there from the start."""
         found = re.search(rf'^envoy_{name}{{envoy_cluster_name="conveyor"}} (\S+)', self.metrics(), re.MULTILINE)
-        return float(found[1]) if found else 0
+        assert found, f"Envoy has no figure {name}."
+        return float(found[1])
 
 
 class HaProxy(Balancer):
