@@ -69,6 +69,8 @@ class Connection:
         """When each request was due, by stream, in order."""
         self.out = bytearray()
         self.data = b""
+        self.leaving = False
+        """Whether the server wants new requests to take another connection."""
         self.closed = False
 
     def fileno(self) -> int:
@@ -82,6 +84,7 @@ class Connection:
             and len(self.out) < _MOST_UNSENT
             and len(self.open) < self.streams
             and not self.closed
+            and not self.leaving
         )
 
     def send(self, due: float, now: float) -> None:
@@ -151,8 +154,9 @@ class Connection:
         elif kind == RST_STREAM and (due := self.open.pop(stream, None)) is not None:
             return [(due, _STATUS_OF_RESET.get(int.from_bytes(payload, "big"), 2))]
         elif kind == GOAWAY:
-            self.closed = True
-            return [(due, 14) for due in self._drop()]
+            self.leaving = True
+            last = int.from_bytes(payload[:4], "big")
+            return [(self.open.pop(stream), 14) for stream in list(self.open) if stream > last]
         return []
 
     def _drop(self) -> list[float]:

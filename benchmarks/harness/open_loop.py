@@ -55,9 +55,10 @@ class Target:
     method: str = MODEL_INFER
 
     def connect(self) -> list[Connection]:
-        return [
-            Connection(self.host, self.port, self.method, self.message, self.timeout) for _ in range(self.connections)
-        ]
+        return [self.connect_once() for _ in range(self.connections)]
+
+    def connect_once(self) -> Connection:
+        return Connection(self.host, self.port, self.method, self.message, self.timeout)
 
 
 def open_loop(target: Target, rate: float, seconds: float, seed: int = 0) -> Outcomes:
@@ -91,6 +92,7 @@ class _Load:
         self._outcomes = Outcomes(seconds=seconds)
         self._waiting: deque[float] = deque()
         """When the requests were due that are not sent yet."""
+        self._left: set[Connection] = set()
         self._turn = 0
         self._busy = 0
 
@@ -113,6 +115,8 @@ class _Load:
             pause = max(0.0, min(0.001, due - time.perf_counter()))
             for connection in select.select(connections, (), (), pause)[0]:  # epoll waits whole milliseconds
                 self._receive(connection)
+                if connection.leaving:
+                    self._replace(connection)
             if all(connection.closed for connection in connections):
                 break
         self._outcomes.cpu = (time.process_time() - cpu) / (time.perf_counter() - begin)
@@ -148,6 +152,15 @@ class _Load:
         arrived = time.perf_counter()
         self._outcomes.status.extend([status for _, status in ended])
         self._outcomes.latency.extend([arrived - due for due, _ in ended])
+
+    def _replace(self, leaving: Connection) -> None:
+        """Opens another connection, and leaves this one when its last answer is there."""
+        if leaving not in self._left:
+            self._left.add(leaving)
+            self._connections.append(self._target.connect_once())
+        if not leaving.open:
+            leaving.socket.close()
+            self._connections.remove(leaving)
 
     def _note(self, status: int, latency: float) -> None:
         self._outcomes.status.append(status)

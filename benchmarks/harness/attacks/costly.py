@@ -1,0 +1,98 @@
+"""Attacks of which each piece is dear to the server: bombs, handshakes, large requests."""
+
+import ssl
+import zlib
+from itertools import count
+
+from harness.attacks import frames as f
+from harness.attacks.attack import Attack, Prey, Reads, Script
+
+
+def _giant_headers(prey: Prey, number: int) -> Script:
+    yield f.greeting()
+    block = f.header_block(f.INFER, *((f"x-{field}", "y" * 100) for field in range(250)))
+    pieces = [block[start : start + 16384] for start in range(0, len(block), 16384)]
+    for stream in count(1, 2):
+        yield f.frame(f.HEADERS, f.END_STREAM, stream, pieces[0]) + f.frame(
+            f.CONTINUATION, f.END_HEADERS, stream, b"".join(pieces[1:])
+        )
+
+
+def _header_bomb(prey: Prey, number: int) -> Script:
+    """One field of 4,000 bytes in the table of HPACK, and as many references to it, of a byte each, as are allowed."""
+    yield f.greeting()
+    block = f.header_block(f.INFER) + b"\x40\x01x\x7f\xa1\x1e" + b"y" * 4000
+    yield f.frame(f.HEADERS, f.END_HEADERS | f.END_STREAM, 1, block)
+    for stream in count(3, 2):
+        yield f.frame(f.HEADERS, f.END_HEADERS | f.END_STREAM, stream, f.header_block(f.INFER) + b"\xbe" * 15)
+
+
+def _endless_bomb(prey: Prey, number: int) -> Script:
+    """As many references as go into a frame."""
+    yield f.greeting()
+    block = f.header_block(f.INFER) + b"\x40\x01x\x7f\xa1\x1e" + b"y" * 4000
+    yield f.frame(f.HEADERS, f.END_HEADERS | f.END_STREAM, 1, block + b"\xbe" * 12000)
+
+
+def _compression_bomb(prey: Prey, number: int) -> Script:
+    """Zeros, of which a thousand take a byte."""
+    bomb = zlib.compressobj(9, zlib.DEFLATED, 31)
+    packed = bomb.compress(bytes(60 * 2**20)) + bomb.flush()
+    yield f.greeting()
+    block = f.header_block(f.INFER, ("grpc-encoding", "gzip"))
+    body = f.message(packed, 1)
+    pieces = [body[start : start + 16384] for start in range(0, len(body), 16384)]
+    for stream in count(1, 2):
+        yield f.opened(stream, block)
+        for piece in pieces:
+            yield f.data(stream, piece, last=piece is pieces[-1])
+        yield 0.1  # until there is room for more
+
+
+def _fields(prey: Prey, number: int) -> Script:
+    """A request of nothing but empty fields, as large as one may be."""
+    yield f.greeting()
+    block = f.header_block(f.INFER)
+    body = f.message(b"\x2a\x00" * 30_000)
+    for stream in count(1, 2):
+        yield f.opened(stream, block)
+        for start in range(0, len(body), 16000):
+            yield f.data(stream, body[start : start + 16000], last=start + 16000 >= len(body))
+        yield 0.02
+
+
+def _hello() -> bytes:
+    """What a client of TLS begins with."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["h2"])
+    outgoing = ssl.MemoryBIO()
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    except ssl.SSLWantReadError:
+        return outgoing.read()
+    raise AssertionError("A handshake without a server.")
+
+
+def _handshakes(prey: Prey, number: int) -> Script:
+    """Begins one, and leaves when the server has done its part."""
+    yield _hello()
+    yield 0.02
+
+
+def _stalled_handshakes(prey: Prey, number: int) -> Script:
+    yield _hello()[: 50 if number % 2 else -1]
+
+
+COSTLY = (
+    Attack("giant-headers", "headers of 28 KB", _giant_headers),
+    Attack("header-bomb", "headers of 60 KB, compressed to a hundred bytes", _header_bomb),
+    Attack("endless-bomb", "headers of 48 MB, compressed to 16 KB", _endless_bomb),
+    Attack("compression-bomb", "messages of 60 MiB, compressed to 60 KB", _compression_bomb),
+    Attack("fields", "requests of empty fields", _fields),
+)
+OF_TLS = (
+    Attack("handshakes", "handshakes that are left half-way", _handshakes, 20, again=0.0, hangs_up=True),
+    Attack("stalled-handshakes", "handshakes that stop", _stalled_handshakes, 10_000, Reads.NOTHING),
+    Attack("mute-tls", "connections that say nothing", lambda prey, number: iter(()), 10_000),
+)
+"""Against a server with TLS."""
