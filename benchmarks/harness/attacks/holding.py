@@ -150,8 +150,8 @@ HOLDING = (
     Attack("hoarded-answers", "answers of streams not read", _hoarded_answers),
     Attack("half-open", "refused calls that go on", _half_open, 8),
     Attack("half-closed", "streams that have ended at the client", _half_closed, 8),
-    Attack("idle", "idle connections", _idle, 10_000),
-    Attack("mute", "connections that say nothing", _mute, 10_000),
+    Attack("idle", "idle connections", _idle, 10_000, again=None),
+    Attack("mute", "connections that say nothing", _mute, 10_000, again=None),
     Attack("busy-places", "connections with an open call", _busy_places, 10_000),
     Attack("refused-streams", "streams above the limit", _refused_streams),
 )

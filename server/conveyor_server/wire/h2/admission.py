@@ -23,7 +23,7 @@ class Admission:
 
     Args:
         traffic: what is in progress.
-        limit: requests that may be.
+        limit: requests that may be, those on streams not counted.
 
     Attributes:
         margin: seconds that a request must have left when it comes. Whoever waits for less than it takes only
@@ -49,7 +49,8 @@ class Admission:
         Args:
             timeout: seconds that its client is willing to wait; None for any time.
         """
-        waiting = self._traffic.in_progress
+        # Streams hold their clients up by themselves, and one who does not read would count for ever.
+        waiting = self._traffic.in_progress - self._traffic.streamed
         if waiting >= self._limit:
             self.refused[Overloaded] += 1
             return self._full

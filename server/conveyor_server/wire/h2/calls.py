@@ -30,6 +30,8 @@ class Link(Protocol):
     """Requests so far: calls, and messages on streams."""
     unread: int
     """Bytes of messages that are not whole, or not read by their handlers, of all calls."""
+    earned: float
+    """Seconds of our time to which its answers entitle the client, less those that its calls take later."""
 
     def respond(self, call: "H2Call", framed: bytes) -> None:
         """Sends a response that is one message, and ends the call."""

@@ -7,22 +7,24 @@ import asyncio
 import logging
 import random
 import ssl
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
 from conveyor_server.wire.h2.limits import Action, Ending, Ledger, Patience, Sight
+from conveyor_server.wire.h2.pacing import READ_MOST, Pace, Purse
 from conveyor_server.wire.h2.session import Session, SessionBroken, Shared
 
 log = logging.getLogger(__name__)
 
-READ_FIRST, READ_AT_ONCE = 2**16, 2**18
-"""Bytes that are handled before other connections have their turn: while calls may be small, and when they are not."""
-CALLS_AT_ONCE = 64
-"""The same for calls: where they are small, less is read."""
 WRITE_AT_ONCE = 2**18
 """More stays with the session, which knows what the client is ready to take."""
+CALL_BYTES = 2**14
+"""What an open call takes by itself; one with a task takes 13 KB."""
+NEWLY_IDLE_SECONDS = 10.0
+"""So long a connection without calls is none that gives way, if it has had some."""
 TICK_SECONDS = 2.0
 LEAVING_SECONDS = 1.0
 """How long a client may take to confirm that it has read that it must leave."""
@@ -44,6 +46,7 @@ class Hub:
         relieve: makes room when the ledger is over its limit.
         empty: set while there is no connection.
         endings: connections that were closed from this side, by why.
+        purse: what they may take of our time for nothing.
         buffer: what was read last; it is handled before anything else is read.
     """
 
@@ -54,7 +57,8 @@ class Hub:
     connections: "dict[Connection, None]" = field(default_factory=dict)
     empty: asyncio.Event = field(default_factory=asyncio.Event)
     endings: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(Ending, 0)))
-    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_AT_ONCE)))
+    purse: Purse = field(default_factory=lambda: Purse(asyncio.get_running_loop().time()))
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_MOST)))
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -75,15 +79,18 @@ class Connection(asyncio.BufferedProtocol):
         self._patience = Patience(hub.shared.limits, self._loop.time(), random.uniform(0.9, 1.1))
         self._writable = self._leaving = False
         self._received = self._written = 0
-        self._appetite = READ_FIRST
-        """Bytes to read next."""
+        self._pace = Pace(hub.purse)
         self._flushing: asyncio.Handle | None = None
+        self._pausing: asyncio.TimerHandle | None = None
         self._ticking: asyncio.TimerHandle | None = None
 
     @property
     def idle_seconds(self) -> float:
-        """How long no call has been open; 0 while one is."""
-        return 0.0 if self._session.calls else self._patience.idle_for(self._loop.time())
+        """How long no call has been open; 0 while one is, and a little longer."""
+        if self._session.calls:
+            return 0.0
+        idle = self._patience.idle_for(self._loop.time())
+        return idle if idle >= NEWLY_IDLE_SECONDS or not self._session.opened else 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greets the client."""
@@ -102,25 +109,44 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
-        return self._hub.buffer[: self._appetite]
+        return self._hub.buffer[: self._pace.appetite]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
         self._received += nbytes
         if self._session.over:
             return
-        before = self._session.opened
+        began = time.thread_time()  # a busy machine must not make a client look expensive
         try:
             self._session.receive(self._hub.buffer[:nbytes])
         except SessionBroken as error:
             self._break(error)
             return
-        calls = self._session.opened - before
-        self._appetite = min(READ_AT_ONCE, nbytes * CALLS_AT_ONCE // calls) if calls else READ_AT_ONCE
+        self._pace_reading(nbytes, began)
         if self._session.has_output:
             self._flush_soon()
         else:
             self._account()
+
+    def _pace_reading(self, size: int, began: float) -> None:
+        session = self._session
+        self._pace.earn(session.earned)
+        session.earned = 0.0
+        pause = self._pace.read(size, time.thread_time() - began, self._loop.time())
+        if pause and not session.over:
+            self._transport.pause_reading()
+            self._hub.purse.waiting += 1
+            self._pausing = self._loop.call_later(pause, self._read_on)
+
+    def _read_on(self) -> None:
+        self._end_pause()
+        self._transport.resume_reading()
+
+    def _end_pause(self) -> None:
+        if self._pausing is not None:
+            self._pausing.cancel()
+            self._pausing = None
+            self._hub.purse.waiting -= 1
 
     def pause_writing(self) -> None:
         """The socket takes no more for now."""
@@ -184,6 +210,7 @@ class Connection(asyncio.BufferedProtocol):
             self._hub.empty.set()
         if self._ticking is not None:
             self._ticking.cancel()
+        self._end_pause()
         self._session.lose()
         self._hub.ledger.held -= self.held
         self.held = 0
@@ -196,6 +223,7 @@ class Connection(asyncio.BufferedProtocol):
         self._flushing = None
         session = self._session
         if self._writable:
+            began = time.thread_time()
             try:
                 data = session.output(WRITE_AT_ONCE)
             except SessionBroken as error:
@@ -204,6 +232,7 @@ class Connection(asyncio.BufferedProtocol):
             if data:
                 self._written += len(data)
                 self._transport.write(data)
+            self._pace.spend(len(data), time.thread_time() - began)
             if session.over:
                 self._loop.call_later(LINGER_SECONDS, self._transport.close)
             elif len(data) >= WRITE_AT_ONCE:
@@ -215,7 +244,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._session.over:
             return
         unsent = self._session.unsent + self._transport.get_write_buffer_size()
-        held = unsent + self._session.unread
+        held = unsent + self._session.unread + CALL_BYTES * len(self._session.calls)
         if held != self.held:
             ledger = self._hub.ledger
             ledger.held += held - self.held

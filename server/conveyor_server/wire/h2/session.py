@@ -18,9 +18,11 @@ from conveyor_server.wire.h2.answers import Answers
 from conveyor_server.wire.h2.calls import H2Call
 from conveyor_server.wire.h2.headers import Headers, HeadReader, NoGrpcRequest
 from conveyor_server.wire.h2.limits import Limits
+from conveyor_server.wire.h2.pacing import BYTE_SECONDS, CALL_SECONDS, MESSAGE_ANSWERED_SECONDS, TASK_SECONDS
 from conveyor_server.wire.h2.stream_call import StreamCall
 from conveyor_server.wire.h2.unary_call import UnaryCall
 from conveyor_server.wire.rpc import Immediate, Rpc, ServerStream, TwoWayStream, Unary
+from conveyor_server.wire.status import STATUS_OF, Status
 from conveyor_server.wire.traffic import Traffic
 
 STREAM_WINDOW, CONNECTION_WINDOW, LARGE_WINDOW = 2**20, 2**18, 2**22
@@ -31,6 +33,8 @@ more, and not in the network, where nobody does.
 """
 LARGEST_FRAME = 2**17
 """Bytes. Clients that make use of it send 32 pictures in one frame instead of seven."""
+MOST_UNREAD = 2**20
+"""Bytes of answers that wait for a client, above which further ones earn it nothing."""
 MOST_NOISE = 10_000
 """Frames that bring nothing, which a client may send between two looks, on top of ten for each request.
 
@@ -89,6 +93,7 @@ class Session:
         opened: requests so far: calls, and messages on streams.
         greeted: whether the client has begun with HTTP/2.
         unread: bytes of messages that are not whole, or not read by their handlers, of all calls.
+        earned: seconds of our time to which its answers entitle the client, less those that its calls take later.
         over: whether nothing more can come or go.
     """
 
@@ -100,6 +105,7 @@ class Session:
         self.max_message_bytes = shared.limits.max_message_bytes
         self.calls: dict[int, H2Call] = {}
         self.opened = self.unread = 0
+        self.earned = 0.0
         self.greeted = self.over = False
         self._shared = shared
         self._output_soon = output_soon
@@ -221,8 +227,9 @@ class Session:
             elif isinstance(event, ngh2.ConnectionClosed):
                 self.lose()
             elif isinstance(event, ngh2.PingAcknowledged):
-                if event.opaque_data == _LEAVING:
+                if event.opaque_data == _LEAVING and self._leaving:
                     self.leave_for_good()
+                self._note_noise()
             else:
                 self.greeted = self.greeted or isinstance(event, ngh2.SettingsReceived)
                 self._note_noise()
@@ -243,8 +250,11 @@ class Session:
             self._answers.answer_in_http(stream_id, error, end)
             return
         if type(rpc) is Immediate and (refusal := self.admission.refusal(timeout)) is not None:
+            self.earned += CALL_SECONDS
             self._answers.send_status(stream_id, refusal, end)
             return
+        if type(rpc) is not Immediate:
+            self.earned -= TASK_SECONDS
         now = self.loop.time()
         deadline = inf if timeout is None else now + timeout
         self.calls[stream_id] = _CALLS[type(rpc)](self, stream_id, head, now, deadline, rpc)
@@ -307,12 +317,15 @@ class Session:
     def respond(self, call: H2Call, framed: bytes) -> None:
         """Sends a response that is one message, and ends the call."""
         self.calls.pop(call.stream_id, None)
+        self.earned += CALL_SECONDS + call.received * BYTE_SECONDS
         if call.withheld:
             self._http2.acknowledge_received_data(call.withheld, call.stream_id)
         self._answers.respond(call, framed)
 
     async def send(self, call: H2Call, framed: bytes) -> None:
         """Sends one message of many; returns when there is room for another."""
+        if self.unsent < MOST_UNREAD:  # whoever lets answers lie does not need them
+            self.earned += MESSAGE_ANSWERED_SECONDS
         await self._answers.send(call, framed)
 
     def finish(self, call: H2Call) -> None:
@@ -323,6 +336,8 @@ class Session:
     def refuse(self, call: H2Call, error: RequestError) -> None:
         """Ends the call with the error's status."""
         if self._forget(call):
+            if STATUS_OF[type(error)] is Status.UNAVAILABLE:
+                self.earned += CALL_SECONDS  # that is not the client's doing
             self._answers.refuse(call, error)
 
     def expect_large(self) -> None:

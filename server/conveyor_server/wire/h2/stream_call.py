@@ -4,13 +4,17 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from itertools import count
 from math import inf
 
 from conveyor_server.core.errors import DeadlineExceeded, Draining, InvalidRequest, RequestError
 from conveyor_server.wire.h2.calls import H2Call, Link
 from conveyor_server.wire.h2.headers import CallHead
+from conveyor_server.wire.h2.pacing import MESSAGE_SECONDS
 from conveyor_server.wire.rpc import Messages, ServerStream, TwoWayStream
 
+MOST_AT_ONCE = 8
+"""Messages that the handler of a stream gets before others have their turn."""
 MOST_UNREAD = 64
 MOST_UNREAD_BYTES = 2**16
 """Of a stream, that wait for its handler before the client is held up."""
@@ -52,13 +56,14 @@ class StreamCall(H2Call):
         if self.ended and self._reader is not None and self._reader.held:
             raise InvalidRequest("The call ended in the midst of a message.")
         self._unread.extend(messages)
+        self.link.earned -= len(messages) * MESSAGE_SECONDS
         size = sum(map(len, messages))
         self._unread_bytes += size
         self._hold(size)
         self.link.opened += len(messages)
         if self._two_way:
             self._unanswered += len(messages)
-            self.link.traffic.begin(len(messages))
+            self.link.traffic.begin_on_stream(len(messages))
         self._arrived.set()
         if not self._is_behind(MOST_UNREAD, MOST_UNREAD_BYTES):
             return len(data)
@@ -95,9 +100,9 @@ class StreamCall(H2Call):
                 raise
             self.link.refuse(self, Draining("The server is shutting down."))
 
-    def _end_requests(self, count: int) -> None:
-        self._unanswered -= count
-        self.link.traffic.end(count)
+    def _end_requests(self, ended: int) -> None:
+        self._unanswered -= ended
+        self.link.traffic.end_on_stream(ended)
 
     async def _responses(self) -> Messages:
         """The handler's, once there is what it needs."""
@@ -121,12 +126,14 @@ class StreamCall(H2Call):
         return only
 
     async def _requests(self) -> AsyncGenerator[bytes, None]:
-        while True:
+        for turn in count(1):
             while not self._unread:
                 if self.ended:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
+            if turn % MOST_AT_ONCE == 0:
+                await asyncio.sleep(0)
             message = self._unread.popleft()
             self._unread_bytes -= len(message)
             self._hold(-len(message))

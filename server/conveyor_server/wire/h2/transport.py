@@ -25,6 +25,10 @@ _LOOKED_AT = 64
 """Connections, the oldest ones, of which one may have to make room."""
 _LEAVING = 2
 """So many connections, or a tenth of the limit, there may be above it while they are leaving."""
+_ACCEPTED_AT_ONCE = 8
+"""Connections, before those that are there have their turn."""
+_RELIEVED_TO = 7 / 8
+"""Of the limit of memory, so that not every byte above it is one connection's end."""
 
 
 class H2Transport:
@@ -97,12 +101,16 @@ class H2Transport:
 
     async def _serve(self, listening: socket.socket) -> asyncio.Server:
         loop, tls = asyncio.get_running_loop(), self._tls
+        # asyncio accepts as many at once as it lets wait; how many may wait is set anew after it.
         if listening.family == socket.AF_UNIX:
-            return await loop.create_unix_server(self._connect, sock=listening, backlog=BACKLOG)
-        handshake = self._limits.greeting_seconds if tls else None
-        return await loop.create_server(
-            self._connect, sock=listening, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=handshake
-        )
+            server = await loop.create_unix_server(self._connect, sock=listening, backlog=_ACCEPTED_AT_ONCE)
+        else:
+            handshake = self._limits.greeting_seconds if tls else None
+            server = await loop.create_server(
+                self._connect, sock=listening, backlog=_ACCEPTED_AT_ONCE, ssl=tls, ssl_handshake_timeout=handshake
+            )
+        listening.listen(BACKLOG)
+        return server
 
     def leave(self) -> None:
         """Accepts no more connections, and asks clients to take their calls elsewhere; open calls go on."""
@@ -143,7 +151,11 @@ class H2Transport:
             idlest.make_room(at_once=len(connections) > limit + max(_LEAVING, limit // 10))
 
     def _relieve(self) -> None:
-        """Someone must go when all together make us hold too much: who holds the most."""
-        worst = max(self._hub.connections, key=lambda connection: connection.held)
-        log.warning("A connection that held %d MiB is closed: memory for all is used up.", worst.held >> 20)
-        worst.cut(Ending.MEMORY)
+        """Some must go when all together make us hold too much: who hold the most."""
+        ledger, gone = self._hub.ledger, 0
+        for worst in sorted(self._hub.connections, key=lambda connection: connection.held, reverse=True):
+            if ledger.held <= ledger.limit * _RELIEVED_TO:
+                break
+            worst.cut(Ending.MEMORY)
+            gone += 1
+        log.warning("%d connections that held the most are closed: memory for all is used up.", gone)

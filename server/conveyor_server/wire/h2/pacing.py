@@ -1,0 +1,91 @@
+"""How fast a connection is read: one that takes our time and asks for nothing of use waits. No I/O, no clock of its own.
+
+Answers earn a connection the right to take time; frames, headers and calls that lead to none use it up, and then that
+of a purse for all. When that is empty too, the connection is not read for twenty times as long as it took, and longer
+the more of them wait. So whatever clients send in vain takes a tenth of the time at most, by however many connections,
+and no kind of it needs a rule of its own.
+"""
+
+from dataclasses import dataclass, field
+
+TURN_SECONDS = 0.001
+"""What is read of one connection at a time takes about so long, and then others have their turn."""
+READ_LEAST, READ_FIRST, READ_MOST = 2**10, 2**14, 2**18
+"""Bytes that are read at a time; four times as many as the last time at most."""
+CALL_SECONDS = 0.0002
+"""What an answer earns: ten times what a call takes that is answered in place."""
+TASK_SECONDS = 0.0001
+"""What a call takes later that needs a task of its own."""
+BYTE_SECONDS = 1e-8
+"""What each byte of a request that is answered earns: tensors may come as numbers that must be parsed."""
+MESSAGE_SECONDS, MESSAGE_ANSWERED_SECONDS = 0.00002, 0.00005
+"""What a message of a stream takes later, and what the answer to it earns."""
+_COPY_SECONDS = 5e-10
+"""What it takes to move a byte; frames that bring nothing, and headers, take many times as long."""
+_MOST_AT_ONCE = 0.005
+"""What one read can cost; above that it was the collector of garbage, or the like, that took the time."""
+_FIRST_CREDIT, _MOST_CREDIT = 0.0003, 0.02
+"""Seconds: enough for a greeting, and for a burst of a client that was answered before."""
+_SHARE, _MOST_SAVED = 0.05, 0.05
+"""Of all time, and seconds: what connections may take in vain before any of them waits."""
+_WAIT = 20.0
+_LONGEST_WAIT = 5.0
+
+
+@dataclass(slots=True)
+class Purse:
+    """Seconds that all connections together may take in vain.
+
+    Args:
+        now: seconds, on the caller's clock, as in `cover`.
+
+    Attributes:
+        waiting: connections that are not read at present.
+    """
+
+    now: float
+    waiting: int = 0
+    _left: float = field(init=False, default=_MOST_SAVED)
+
+    def cover(self, seconds: float, now: float) -> float:
+        """Pays for so much as it can; returns what is not covered."""
+        self._left = min(_MOST_SAVED, self._left + (now - self.now) * _SHARE)
+        self.now = now
+        paid = min(seconds, self._left)
+        self._left -= paid
+        return seconds - paid
+
+
+@dataclass(slots=True)
+class Pace:
+    """Of one connection.
+
+    Args:
+        purse: what it shares with the others.
+
+    Attributes:
+        appetite: bytes to read next.
+    """
+
+    purse: Purse
+    appetite: int = READ_FIRST
+    _credit: float = field(init=False, default=_FIRST_CREDIT)
+
+    def earn(self, seconds: float) -> None:
+        """It was answered."""
+        self._credit = min(_MOST_CREDIT, self._credit + seconds)
+
+    def spend(self, size: int, seconds: float) -> None:
+        """So many bytes for it took so long to send."""
+        self._credit -= max(0.0, seconds - size * _COPY_SECONDS)
+
+    def read(self, size: int, seconds: float, now: float) -> float:
+        """So many bytes were read and took so long to handle. Returns for how many seconds not to read."""
+        fitting = int(size * TURN_SECONDS / seconds) if seconds > 0 else READ_MOST
+        self.appetite = max(READ_LEAST, min(fitting, 4 * self.appetite, READ_MOST))
+        self.spend(size, min(seconds, _MOST_AT_ONCE))
+        if self._credit >= 0:
+            return 0.0
+        owed = self.purse.cover(-self._credit, now)
+        self._credit = 0.0
+        return min(_LONGEST_WAIT, owed * _WAIT * (1 + self.purse.waiting))
