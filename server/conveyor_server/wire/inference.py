@@ -116,6 +116,8 @@ class Inference:
             reference = self.call.request_id or uuid.uuid4().hex
             log.error("Request %s failed: %s", reference, error, extra={"request_id": reference})
             error = ServerFailed(f"[request id: {reference}] {error}")
+        # Its frames know this reply and all bytes of the request: the knot would keep them until the collector comes.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         self.error = error
         self.call.fail(error)
         self._finished(STATUS_OF[type(error)])

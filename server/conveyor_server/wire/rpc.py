@@ -17,10 +17,15 @@ log = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=Message)
 
 Messages = AsyncGenerator[Message, None]
-_MAX_SMALL_BYTES = 4 * 2**20
+MAX_SMALL_BYTES = 4 * 2**20
 """Of a request without tensors: a model's configuration is the largest thing in any. It is gRPC's own default, too."""
 
-# Each kind has a `scope`: what a caller needs where the server has tokens; None is open to all.
+# Each kind has a `scope`: what a caller needs where the server has tokens; None is open to all. Those whose requests may
+# be large tell the bytes of the `largest` that could be answered at present; None where that is not known.
+
+
+def _unknown() -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Immediate:
 
     handler: Callable[[bytes, Call], None]
     scope: Scope | None
+    largest: Callable[[], int | None] = _unknown
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class TwoWayStream:
     name: str
     handler: Callable[[AsyncIterator[bytes], Context], Messages]
     scope: Scope | None
+    largest: Callable[[], int | None] = _unknown
 
     def open(self, requests: AsyncIterator[bytes], context: Context) -> Messages:
         """The responses. Raises as `ServerStream.open` does."""
@@ -86,6 +93,11 @@ class TwoWayStream:
 
 
 Rpc = Immediate | Unary | ServerStream | TwoWayStream
+
+
+def largest_request(rpc: Rpc) -> int | None:
+    """Bytes of the largest request that could be answered at present; None where that is not known."""
+    return rpc.largest() if isinstance(rpc, Immediate | TwoWayStream) else MAX_SMALL_BYTES
 
 
 class Service(Protocol):
@@ -109,9 +121,9 @@ def parse(kind: type[_M], data: bytes) -> _M:
 
 def _parse_small(kind: type[_M], data: bytes) -> _M:
     """A message that carries no tensors."""
-    if len(data) > _MAX_SMALL_BYTES:
+    if len(data) > MAX_SMALL_BYTES:
         raise MessageTooLarge(
-            f"The request has {len(data)} bytes; {kind.DESCRIPTOR.name} has {_MAX_SMALL_BYTES} at most."
+            f"The request has {len(data)} bytes; {kind.DESCRIPTOR.name} has {MAX_SMALL_BYTES} at most."
         )
     return parse(kind, data)
 

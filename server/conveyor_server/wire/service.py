@@ -23,7 +23,7 @@ from conveyor_server.wire.health import Health
 from conveyor_server.wire.inference import Inference, RequestObserver, Wish, read_wish
 from conveyor_server.wire.model_control import ModelControl
 from conveyor_server.wire.reflection import REFLECTION_SERVICES, Reflection
-from conveyor_server.wire.rpc import Immediate, Messages, Rpc, ServerStream, TwoWayStream, Unary, parse
+from conveyor_server.wire.rpc import MAX_SMALL_BYTES, Immediate, Messages, Rpc, ServerStream, TwoWayStream, Unary, parse
 from conveyor_server.wire.statistics import statistics_of
 from conveyor_server.wire.streaming import stream_inferences
 from conveyor_server.wire.tokens import Scope
@@ -78,8 +78,10 @@ class InferenceService:
         reflection = Reflection([SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES])
         self.rpcs: Mapping[str, Mapping[str, Rpc]] = {
             SERVICE: {
-                "ModelInfer": Immediate(self.model_infer, Scope.INFER),
-                "ModelStreamInfer": TwoWayStream("ModelStreamInfer", self.model_stream_infer, Scope.INFER),
+                "ModelInfer": Immediate(self.model_infer, Scope.INFER, self._largest),
+                "ModelStreamInfer": TwoWayStream(
+                    "ModelStreamInfer", self.model_stream_infer, Scope.INFER, self._largest
+                ),
                 # Readiness is open, here and in the health protocol: balancers and probes carry no tokens.
                 "ServerLive": Unary(pb.ServerLiveRequest, self.server_live, None),
                 "ServerReady": Unary(pb.ServerReadyRequest, self.server_ready, None),
@@ -97,7 +99,11 @@ class InferenceService:
                 "Watch": ServerStream(health_pb2.HealthCheckRequest, health.watch, None),
             },
             **{
-                name: {"ServerReflectionInfo": TwoWayStream("ServerReflectionInfo", reflection.info, Scope.READ)}
+                name: {
+                    "ServerReflectionInfo": TwoWayStream(
+                        "ServerReflectionInfo", reflection.info, Scope.READ, lambda: MAX_SMALL_BYTES
+                    )
+                }
                 for name in REFLECTION_SERVICES
             },
         }
@@ -156,6 +162,9 @@ class InferenceService:
         if len(inputs) == 1:
             self._templates.learn(data, request, inputs[0], reply.rows, wish)
         return served, inputs
+
+    def _largest(self) -> int | None:
+        return self._repository.max_request_bytes
 
     def _check_size(self, data: bytes) -> None:
         """Refuses what could only be refused after it has cost the time and memory to parse it."""

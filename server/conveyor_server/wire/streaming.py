@@ -39,6 +39,7 @@ async def stream_inferences(
     finally:
         reading.cancel()
         stream.give_up()
+        await asyncio.gather(reading, return_exceptions=True)  # until then the requests are still being read
 
 
 class _Stream:

@@ -10,6 +10,7 @@ from conveyor_server.wire.call import Metadata
 from conveyor_server.wire.h2.admission import Admission
 from conveyor_server.wire.h2.headers import CallHead
 from conveyor_server.wire.h2.messages import MessageReader, frame, whole_message
+from conveyor_server.wire.rpc import Rpc, largest_request
 from conveyor_server.wire.traffic import Traffic
 
 NO_METADATA: Metadata = MappingProxyType({})
@@ -61,6 +62,7 @@ class H2Call:
         head: its headers.
         now: when it came, on the event loop's clock.
         deadline: when it is of no use any more, on the same clock.
+        rpc: what is called.
     """
 
     __slots__ = (
@@ -74,17 +76,19 @@ class H2Call:
         "link",
         "opened_at",
         "received",
+        "rpc",
         "stream_id",
         "trailing_metadata",
         "withheld",
     )
 
-    def __init__(self, link: Link, stream_id: int, head: CallHead, now: float, deadline: float) -> None:
+    def __init__(self, link: Link, stream_id: int, head: CallHead, now: float, deadline: float, rpc: Rpc) -> None:
         self.link = link
         self.stream_id = stream_id
         self.head = head
         self.opened_at = now
         self.deadline = deadline
+        self.rpc = rpc
         self.received = 0
         """Bytes so far, of the client's messages."""
         self.held = 0
@@ -125,10 +129,12 @@ class H2Call:
         self.received += len(data)
         reader = self._reader
         if reader is None:
-            whole = whole_message(data, self.head.encoding, self.link.max_message_bytes)
+            encoding, limit = self.head.encoding, self.link.max_message_bytes
+            unpacked = limit if encoding == b"identity" else min(limit, largest_request(self.rpc) or limit)
+            whole = whole_message(data, encoding, limit, unpacked)
             if whole is not None:
                 return [whole]
-            reader = self._reader = MessageReader(self.head.encoding, self.link.max_message_bytes)
+            reader = self._reader = MessageReader(encoding, limit, unpacked)
         before = reader.held
         messages = reader.feed(data)
         if reader.length > LARGE_MESSAGE:

@@ -16,7 +16,7 @@ _FASTEST = 1
 _MOST_PIECES, _SMALL_PIECE = 128, 1024
 
 
-def whole_message(data: bytes, encoding: bytes, limit: int) -> bytes | None:
+def whole_message(data: bytes, encoding: bytes, limit: int, unpacked_limit: int) -> bytes | None:
     """The message that is exactly this piece, or None. The common case: it spares the pieces a buffer.
 
     Raises:
@@ -29,7 +29,7 @@ def whole_message(data: bytes, encoding: bytes, limit: int) -> bytes | None:
         return None
     _check_length(length, limit)
     payload = data[PREFIX_BYTES:]
-    return payload if flag == _PLAIN else _decode(flag, payload, encoding, limit)
+    return payload if flag == _PLAIN else _decode(flag, payload, encoding, unpacked_limit)
 
 
 class MessageReader:
@@ -37,14 +37,16 @@ class MessageReader:
 
     Args:
         encoding: how they are compressed, if they are: `identity`, `gzip` or `deflate`.
-        limit: bytes that one message may have, compressed or not.
+        limit: bytes that one message may have as it comes.
+        unpacked_limit: the same of one that was compressed, when it is so no more.
     """
 
-    __slots__ = ("_encoding", "_flag", "_limit", "_pieces", "_prefix", "held", "length")
+    __slots__ = ("_encoding", "_flag", "_limit", "_pieces", "_prefix", "_unpacked_limit", "held", "length")
 
-    def __init__(self, encoding: bytes, limit: int) -> None:
+    def __init__(self, encoding: bytes, limit: int, unpacked_limit: int) -> None:
         self._encoding = encoding
         self._limit = limit
+        self._unpacked_limit = unpacked_limit
         self._prefix = b""
         self._flag = self.length = 0
         """Of the message that is coming, or came last, once its prefix is there."""
@@ -93,7 +95,7 @@ class MessageReader:
     def _finish(self) -> bytes:
         payload = b"".join(self._pieces)
         self._prefix, self._pieces, self.held = b"", [], 0
-        return payload if self._flag == _PLAIN else _decode(self._flag, payload, self._encoding, self._limit)
+        return payload if self._flag == _PLAIN else _decode(self._flag, payload, self._encoding, self._unpacked_limit)
 
 
 def _check_length(length: int, limit: int) -> None:

@@ -22,7 +22,7 @@ MESSAGE_SECONDS, MESSAGE_ANSWERED_SECONDS = 0.00002, 0.00005
 """What a message of a stream takes later, and what the answer to it earns."""
 _COPY_SECONDS = 5e-10
 """What it takes to move a byte; frames that bring nothing, and headers, take many times as long."""
-_MOST_AT_ONCE = 0.005
+_MOST_AT_ONCE = 0.02
 """What one read can cost; above that it was the collector of garbage, or the like, that took the time."""
 _FIRST_CREDIT, _MOST_CREDIT = 0.0003, 0.02
 """Seconds: enough for a greeting, and for a burst of a client that was answered before."""

@@ -26,7 +26,6 @@ class StreamCall(H2Call):
     __slots__ = (
         "_arrived",
         "_gone",
-        "_rpc",
         "_task",
         "_two_way",
         "_unanswered",
@@ -37,8 +36,7 @@ class StreamCall(H2Call):
     def __init__(
         self, link: Link, stream_id: int, head: CallHead, now: float, deadline: float, rpc: ServerStream | TwoWayStream
     ) -> None:
-        super().__init__(link, stream_id, head, now, deadline)
-        self._rpc = rpc
+        super().__init__(link, stream_id, head, now, deadline, rpc)
         self._unread: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self._gone = False
@@ -107,10 +105,11 @@ class StreamCall(H2Call):
     async def _responses(self) -> Messages:
         """The handler's, once there is what it needs."""
         requests = self._requests()
-        if isinstance(self._rpc, TwoWayStream):
-            responses = self._rpc.open(requests, self)
+        if isinstance(self.rpc, TwoWayStream):
+            responses = self.rpc.open(requests, self)
         else:
-            responses = self._rpc.open(await self._only_request(requests))
+            assert isinstance(self.rpc, ServerStream)
+            responses = self.rpc.open(await self._only_request(requests))
         async with aclosing(requests), aclosing(responses):
             async for response in responses:
                 yield response

@@ -18,15 +18,14 @@ _PROMPT = 0.001
 class UnaryCall(H2Call):
     """One request, one response. For `Immediate` RPCs it is the reply slot itself, and there is no task."""
 
-    __slots__ = ("_message", "_on_cancel", "_rpc", "_running", "_task", "method", "request_id")
+    __slots__ = ("_message", "_on_cancel", "_running", "_task", "method", "request_id")
 
     def __init__(
         self, link: Link, stream_id: int, head: CallHead, now: float, deadline: float, rpc: Immediate | Unary
     ) -> None:
-        super().__init__(link, stream_id, head, now, deadline)
+        super().__init__(link, stream_id, head, now, deadline, rpc)
         self.method = head.method
         self.request_id = ""
-        self._rpc = rpc
         self._message: bytes | None = None
         self._running = False
         self._on_cancel: Callable[[], None] | None = None
@@ -50,7 +49,7 @@ class UnaryCall(H2Call):
             raise InvalidRequest("The call ended before its request message did.")
         self._running = True
         self.link.traffic.begin()
-        rpc = self._rpc
+        rpc = self.rpc
         if type(rpc) is Immediate:
             rpc.handler(message, self)
         else:

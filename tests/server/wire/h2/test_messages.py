@@ -26,7 +26,7 @@ def pieces_of(data, cuts):
 def test_messages_come_out_whole_and_in_order_however_they_are_cut(messages, encoding, cuts):
     name = encoding.encode()
     data = b"".join(frame(message, name if compressed else b"identity") for message, compressed in messages)
-    reader = MessageReader(name, LIMIT)
+    reader = MessageReader(name, LIMIT, LIMIT)
     got = []
     for piece in pieces_of(data, cuts):
         got += reader.feed(piece)
@@ -37,7 +37,7 @@ def test_messages_come_out_whole_and_in_order_however_they_are_cut(messages, enc
 @given(st.binary(max_size=400), st.integers(0, 404))
 def test_what_is_held_is_what_came_of_an_unfinished_message(message, cut):
     data = frame(message)
-    reader = MessageReader(b"identity", LIMIT)
+    reader = MessageReader(b"identity", LIMIT, LIMIT)
     assert reader.feed(data[:cut]) == ([message] if cut >= len(data) else [])
     assert reader.held == (0 if cut >= len(data) else cut)
 
@@ -45,15 +45,15 @@ def test_what_is_held_is_what_came_of_an_unfinished_message(message, cut):
 @given(st.binary(max_size=300), st.sampled_from(ENCODINGS), st.binary(max_size=8))
 def test_a_piece_that_is_one_message_is_read_at_once_and_no_other(message, encoding, more):
     data = frame(message, encoding.encode())
-    assert whole_message(data, encoding.encode(), LIMIT) == message
+    assert whole_message(data, encoding.encode(), LIMIT, LIMIT) == message
     if more:
-        assert whole_message(data + more, encoding.encode(), LIMIT) is None
-        assert whole_message(data[:-1], encoding.encode(), LIMIT) is None
+        assert whole_message(data + more, encoding.encode(), LIMIT, LIMIT) is None
+        assert whole_message(data[:-1], encoding.encode(), LIMIT, LIMIT) is None
 
 
 def test_many_tiny_pieces_are_kept_in_few():
     data = frame(b"x" * 900)
-    reader = MessageReader(b"identity", LIMIT)
+    reader = MessageReader(b"identity", LIMIT, LIMIT)
     got = []
     for byte in data:
         got += reader.feed(bytes([byte]))
@@ -65,7 +65,7 @@ def test_many_tiny_pieces_are_kept_in_few():
 def test_a_message_that_says_it_will_be_too_large_is_refused_at_its_first_bytes(length):
     prefix = b"\0" + length.to_bytes(4, "big")
     with pytest.raises(MessageTooLarge, match=rf"\({length} vs\. {LIMIT}\)"):
-        MessageReader(b"identity", LIMIT).feed(prefix)
+        MessageReader(b"identity", LIMIT, LIMIT).feed(prefix)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -73,7 +73,7 @@ def test_a_bomb_stops_at_the_limit(encoding):
     bomb = frame(b"\0" * 10**8, encoding.encode())
     assert len(bomb) < 10**6
     with pytest.raises(MessageTooLarge, match="Decompressed message larger than max"):
-        MessageReader(encoding.encode(), 10**6).feed(bomb)
+        MessageReader(encoding.encode(), 10**7, 10**6).feed(bomb)
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_a_bomb_stops_at_the_limit(encoding):
 def test_what_is_not_what_the_headers_say_is_refused(flag, payload, encoding):
     data = bytes([flag]) + len(payload).to_bytes(4, "big") + payload
     with pytest.raises(InvalidRequest):
-        MessageReader(encoding.encode(), LIMIT).feed(data)
+        MessageReader(encoding.encode(), LIMIT, LIMIT).feed(data)
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20), st.sampled_from(ENCODINGS))
 def test_garbage_never_does_anything_but_raise_ours(pieces, encoding):
-    reader = MessageReader(encoding.encode(), LIMIT)
+    reader = MessageReader(encoding.encode(), LIMIT, LIMIT)
     try:
         for piece in pieces:
             reader.feed(piece)
