@@ -1,9 +1,12 @@
-"""What a good client notices while another one does harm: `python benchmarks/hostile.py`.
+"""What good clients notice while another one does harm: `python benchmarks/hostile.py`.
 
-For each attack a fresh server on one core; the good clients and the attacker, which has the lowest priority, on another.
-A good client asks at a steady rate over connections that it keeps; others come anew all the time, ask once and go.
-Measured are their latencies without and under the attack, and the most memory that the server ever had. Exits with 1
-where a bound is broken: the good client's p99 more than twice the normal one, an answer lost, or memory above the bound.
+For each attack a fresh server on one core; the good clients, and the attacker at the lowest priority, on another.
+Good clients ask at a steady rate over connections that they keep, and others come anew, ask once and go. Measured are
+their latencies without and under the attack, and the most memory that the server ever had. The attack "nothing" shows
+how much of that comes from sharing a core with the attacker. Where others on the machine disturb a measurement, it is
+repeated, and the calmest one counts.
+
+With --json the results are written, and docs/hostile-clients.md is made of them with the words of benchmarks/hostile.md.
 """
 
 import argparse
@@ -11,90 +14,58 @@ import base64
 import json
 import os
 import re
-import statistics
+import string
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import numpy as np
 from rich.console import Console
 
-from harness import network
+from harness import machine, network
 from harness.attacks.attack import Attack
 from harness.attacks.catalogue import ATTACKS
-from harness.open_loop import Outcomes, Target, closed_loop, open_loop
+from harness.environments import ROOT
+from harness.good_clients import ask
+from harness.measuring import DISTURBED, calmest, noise
+from harness.open_loop import Target, closed_loop
 from harness.prometheus import scrape
-from harness.results import Json
+from harness.results import Json, commit, to_text
 from harness.rounds import LOAD_CORE, SERVER_CORE, prepare
 from harness.running import RunningServer
-from harness.servers import SERVERS
+from harness.servers import SERVERS, Server
 from harness.tables import Table, milliseconds
+from harness.watching import Watched
 
 NAMES = ("conveyor-h2", "conveyor-grpcio")
-MIB = 2**20
-
-
-class Newcomers:
-    """Clients that come while the `with` block lasts, one after the other: a connection, a request, an answer.
-
-    Attributes:
-        seconds: from the first packet to the answer, of those that got one.
-        lost: how many got none.
-    """
-
-    def __init__(self, target: Target) -> None:
-        self.seconds: list[float] = []
-        self.lost = 0
-        self._target = target
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._come)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _come(self) -> None:
-        while not self._over.wait(0.1):
-            begin = time.perf_counter()
-            if self._ask():
-                self.seconds.append(time.perf_counter() - begin)
-            else:
-                self.lost += 1
-
-    def _ask(self) -> bool:
-        try:
-            connection = self._target.connect()[0]
-        except OSError:
-            return False
-        with connection.socket:
-            end = time.perf_counter() + self._target.timeout
-            connection.send(end, time.perf_counter())
-            while time.perf_counter() < end and not connection.closed:
-                connection.flush()
-                time.sleep(0.0005)
-                if ended := connection.receive():
-                    return ended[0][1] == 0
-        return False
+LARGEST = 4 * 2**20
+"""Bytes of the largest request that attacks pretend to send."""
+WORDS, PAGE, DATA = Path(__file__).with_name("hostile.md"), ROOT / "docs/hostile-clients.md", ROOT / "docs/benchmarks"
+BOUND = 2.0
+"""Times the good clients' usual p99."""
+NAMED = (
+    "dribble",
+    "unread",
+    "unfinished",
+    "pings",
+    "rapid-reset",
+    "giant-headers",
+    "compression-bomb",
+    "idle",
+    "half-closed",
+)
+NAMED += ("settings", "empty-data", "priorities", "header-bomb", "endless-bomb", "continuations")
+"""What this server promises to withstand. The others are what else was thought of."""
+SHOWN_FIRST = ("nothing", *NAMED)
 
 
 @contextmanager
 def attacked(attack: Attack, port: int, message: bytes, seconds: float) -> Iterator[Json]:
-    """An attack of so many seconds while the block lasts; its outcome is there when that ends."""
-    command = [sys.executable, "-m", "harness.attacks.attacker", attack.name, str(port), "--seconds", str(seconds + 60)]
-    command += ["--inference", base64.b64encode(message).decode(), "--largest", str(4 * MIB)]
+    """An attack of so many seconds at most while the block lasts; its outcome is there when that ends."""
+    command = [sys.executable, "-m", "harness.attacks.attacker", attack.name, str(port), "--seconds", str(seconds)]
+    command += ["--inference", base64.b64encode(message).decode(), "--largest", str(LARGEST)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     outcome: Json = {}
     attacker = subprocess.Popen(["nice", "-n", "19", *command], env=environment, stdout=subprocess.PIPE)
@@ -103,69 +74,132 @@ def attacked(attack: Attack, port: int, message: bytes, seconds: float) -> Itera
     finally:
         attacker.terminate()
         try:
-            said, _ = attacker.communicate(timeout=30)
+            said, _ = attacker.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             attacker.kill()
+            attacker.communicate()
             raise
         outcome.update(json.loads(said))
 
 
-def peak_mib(running: RunningServer) -> float:
-    """The most memory that the server ever had."""
-    status = Path(f"/proc/{running._process.pid}/status").read_text()
+def most_mib(process: int) -> float:
+    """The most memory that a process ever had."""
+    status = Path(f"/proc/{process}/status").read_text()
     return int(re.search(r"^VmHWM:\s+(\d+)", status, re.MULTILINE)[1]) / 1024
 
 
-def describe(outcomes: Outcomes) -> Json:
-    status, latency = np.frombuffer(outcomes.status, np.int8), np.frombuffer(outcomes.latency) * 1e3
-    good = latency[status == 0]
-    return {
-        "p50": float(np.quantile(good, 0.5)) if len(good) else None,
-        "p99": float(np.quantile(good, 0.99)) if len(good) else None,
-        "max": float(good.max()) if len(good) else None,
-        "asked": len(status),
-        "lost": int((status != 0).sum()),
-    }
-
-
-def one(server, attack: Attack, options) -> Json:
+def one(server: Server, attack: Attack, options: argparse.Namespace) -> Json:
+    """One attack on a fresh server."""
     with RunningServer(server, [SERVER_CORE]) as running:
         message = network.message(network.images(1))
         target = Target("127.0.0.1", running.port, message, 5.0, 4)
-        alone = Target("127.0.0.1", running.port, message, 5.0, 1)
         closed_loop(target, 16, 1.0)
-        idle = peak_mib(running)
-        with Newcomers(alone) as usual:
-            calm = describe(open_loop(target, options.rate, options.seconds))
-        cpu = running.cpu_seconds()
-        with attacked(attack, running.port, message, options.seconds) as outcome:
-            time.sleep(options.lead)
-            with Newcomers(alone) as newcomers:
-                under = describe(open_loop(target, options.rate, options.seconds))
-            busy = (running.cpu_seconds() - cpu) / (options.seconds + options.lead)
-        endings = {k: v for k, v in scrape(running.http_port).items() if k.startswith("conveyor_closed") and v}
-        return {"calm": calm, "under": under, "idle": idle, "peak": peak_mib(running), "busy": busy,
-                "usual": usual.seconds, "newcomers": newcomers.seconds, "lost": newcomers.lost, "outcome": outcome,
-                "endings": endings, "ended": running.ended}
+        kept = target.connect()
+        idle = most_mib(running.process_id)
+        with Watched(running, [LOAD_CORE]) as watched:
+            calm = ask(target, kept, options.rate, options.seconds)
+            begin, cpu = time.monotonic(), running.cpu_seconds()
+            with attacked(attack, running.port, message, 60 + options.lead + options.seconds) as outcome:
+                time.sleep(options.lead)
+                under = ask(target, kept, options.rate, options.seconds)
+                busy = (running.cpu_seconds() - cpu) / (time.monotonic() - begin)
+        endings = {name: value for name, value in scrape(running.http_port).items() if "closed_conn" in name and value}
+        most, ended = most_mib(running.process_id), running.ended
+        for connection in kept:
+            connection.socket.close()
+    return {
+        "calm": calm, "under": under, "mib": idle, "most_mib": most, "server_busy_under": busy, "attacker": outcome,
+        "endings": endings, "ended": ended, **watched.shares(),
+    }  # fmt: skip
+
+
+def holds(found: Json) -> bool:
+    """Whether the good clients had all answers within the bound."""
+    under, calm = found["under"], found["calm"]
+    return not under["lost"] and under["p99"] is not None and under["p99"] <= BOUND * calm["p99"]
+
+
+def table(results: Json, server: str, named: bool) -> Table:
+    """A row for each attack."""
+    columns = ["attack", "p50 ms", "p99 ms", "times", "lost", "newcomers: worst ms", "lost", "server's core", "MiB", ""]
+    made = Table(server, columns)
+    for name, found in results["servers"].get(server, {}).items():
+        if (name in SHOWN_FIRST) is not named:
+            continue
+        calm, under, new = found["calm"], found["under"], found["under"]["newcomers"]
+        times = under["p99"] / calm["p99"] if under["p99"] else float("nan")
+        made.rows.append(
+            [
+                f"{name}: {ATTACKS[name].what}",
+                _change(calm["p50"], under["p50"]),
+                _change(calm["p99"], under["p99"]),
+                f"{times:.1f}",
+                f"{under['lost']} of {under['asked']}",
+                _change(calm["newcomers"]["worst"], new["worst"]),
+                f"{new['lost']} of {new['asked']}",
+                f"{found['server_busy_under']:.0%}",
+                f"{found['mib']:.0f} → {found['most_mib']:.0f}",
+                "yes" if holds(found) else "no",
+            ]
+        )
+    return made
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return f"{'' if before is None else milliseconds(before)} → {'none' if after is None else milliseconds(after)}"
+
+
+def page(results: Json) -> str:
+    """The text of docs/hostile-clients.md."""
+    facts = {key: results[key] for key in ("commit", "date", "rate", "seconds", "lead", "tries")}
+    described = results["machine"]
+    return string.Template(WORDS.read_text()).substitute(
+        facts,
+        machine=f"{described['cores']} virtual cores of {described['processor']}, {described['memory_gib']} GiB",
+        disturbed=f"{max(noise(one) for found in results['servers'].values() for one in found.values()):.0%}",
+        h2=table(results, "conveyor-h2", True).markdown(),
+        h2_others=table(results, "conveyor-h2", False).markdown(),
+        grpcio=table(results, "conveyor-grpcio", True).markdown(),
+        grpcio_others=table(results, "conveyor-grpcio", False).markdown(),
+    )
+
+
+def measure(servers: list[Server], options: argparse.Namespace) -> Json:
+    results: Json = {"commit": commit(), "date": time.strftime("%Y-%m-%d"), "machine": machine.describe()}
+    results |= {"rate": options.rate, "seconds": options.seconds, "lead": options.lead, "tries": options.tries}
+    results["servers"] = {server.name: {} for server in servers}
+    for name in options.attacks or ATTACKS:
+        for server in servers:
+            tries: list[Json] = []
+            while len(tries) < options.tries and (not tries or noise(tries[-1]) > DISTURBED):
+                tries.append(one(server, ATTACKS[name], options))
+            results["servers"][server.name][name] = found = calmest(tries)
+            row = table({"servers": {server.name: {name: found}}}, server.name, name in SHOWN_FIRST).rows[0]
+            print(f"{server.title:20}", *row, f"others {noise(found):.0%}", sep="  ", flush=True)
+    return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servers", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS)
-    parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--lead", type=float, default=1)
-    parser.add_argument("--rate", type=float, default=500)
+    parser.add_argument(
+        "--seconds", type=float, default=3, help="how long good clients ask, without and under an attack"
+    )
+    parser.add_argument("--lead", type=float, default=2, help="how long an attack lasts before that")
+    parser.add_argument("--rate", type=float, default=500, help="requests a second of good clients")
+    parser.add_argument("--tries", type=int, default=2, help="for what others on the machine disturb")
+    parser.add_argument("--json", type=Path, help="where to write the results")
     options = parser.parse_args()
     servers = [server for server in SERVERS if server.name in options.servers]
     prepare(servers)
+    results = measure(servers, options)
+    if options.json:
+        options.json.write_text(to_text(results))
+        PAGE.write_text(page(json.loads(options.json.read_text())))
     for server in servers:
-        for name in options.attacks or ATTACKS:
-            f = one(server, ATTACKS[name], options)
-            new = f["newcomers"]
-            print(f"{server.name[9:]:7}{name:18} p50 {f['calm']['p50']:.2f}>{f['under']['p50'] or -1:.2f} p99 {f['calm']['p99']:.2f}>{f['under']['p99'] or -1:.2f} max {f['under']['max'] or -1:.0f}"
-                  f" lost {f['under']['lost']}/{f['under']['asked']} new {len(new)} ok {max(new, default=0)*1e3:.0f} ms {f['lost']} lost"
-                  f" MiB {f['idle']:.0f}>{f['peak']:.0f} busy {f['busy']:.0%} {f['ended']} {f['outcome']} {f['endings']}", flush=True)
+        for named in (True, False):
+            Console(width=180).print(table(results, server.name, named).for_terminal())
 
 
 if __name__ == "__main__":

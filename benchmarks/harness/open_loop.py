@@ -61,9 +61,11 @@ class Target:
         return Connection(self.host, self.port, self.method, self.message, self.timeout)
 
 
-def open_loop(target: Target, rate: float, seconds: float, seed: int = 0) -> Outcomes:
-    """Offers `rate` requests a second with Poisson arrivals."""
-    return _Load(target, seconds, arrivals=_poisson(rate, seed)).run()
+def open_loop(
+    target: Target, rate: float, seconds: float, seed: int = 0, kept: list[Connection] | None = None
+) -> Outcomes:
+    """Offers `rate` requests a second with Poisson arrivals, over connections that are `kept`, or new ones."""
+    return _Load(target, seconds, arrivals=_poisson(rate, seed), kept=kept).run()
 
 
 def closed_loop(target: Target, in_flight: int, seconds: float) -> Outcomes:
@@ -84,11 +86,18 @@ class _Load:
     """One load, from its first request to its last answer."""
 
     def __init__(
-        self, target: Target, seconds: float, *, arrivals: Iterator[float] | None = None, in_flight: int = 0
+        self,
+        target: Target,
+        seconds: float,
+        *,
+        arrivals: Iterator[float] | None = None,
+        in_flight: int = 0,
+        kept: list[Connection] | None = None,
     ) -> None:
         self._target, self._seconds = target, seconds
         self._arrivals, self._in_flight = arrivals, in_flight
-        self._connections = target.connect()
+        self._kept = kept
+        self._connections = target.connect() if kept is None else kept
         self._outcomes = Outcomes(seconds=seconds)
         self._waiting: deque[float] = deque()
         """When the requests were due that are not sent yet."""
@@ -120,8 +129,9 @@ class _Load:
             if all(connection.closed for connection in connections):
                 break
         self._outcomes.cpu = (time.process_time() - cpu) / (time.perf_counter() - begin)
-        for connection in connections:
-            connection.socket.close()
+        if self._kept is None:
+            for connection in connections:
+                connection.socket.close()
         return self._outcomes
 
     def _send(self, now: float) -> None:

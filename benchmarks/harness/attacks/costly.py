@@ -1,11 +1,10 @@
 """Attacks of which each piece is dear to the server: bombs, handshakes, large requests."""
 
-import ssl
 import zlib
 from itertools import count
 
 from harness.attacks import frames as f
-from harness.attacks.attack import Attack, Prey, Reads, Script
+from harness.attacks.attack import Attack, Prey, Script
 
 
 def _giant_headers(prey: Prey, number: int) -> Script:
@@ -61,28 +60,6 @@ def _fields(prey: Prey, number: int) -> Script:
         yield 0.02
 
 
-def _hello() -> bytes:
-    """What a client of TLS begins with."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["h2"])
-    outgoing = ssl.MemoryBIO()
-    try:
-        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
-    except ssl.SSLWantReadError:
-        return outgoing.read()
-    raise AssertionError("A handshake without a server.")
-
-
-def _handshakes(prey: Prey, number: int) -> Script:
-    """Begins one, and leaves when the server has done its part."""
-    yield _hello()
-    yield 0.02
-
-
-def _stalled_handshakes(prey: Prey, number: int) -> Script:
-    yield _hello()[: 50 if number % 2 else -1]
-
-
 COSTLY = (
     Attack("giant-headers", "headers of 28 KB", _giant_headers),
     Attack("header-bomb", "headers of 60 KB, compressed to a hundred bytes", _header_bomb),
@@ -90,9 +67,3 @@ COSTLY = (
     Attack("compression-bomb", "messages of 60 MiB, compressed to 60 KB", _compression_bomb),
     Attack("fields", "requests of empty fields", _fields),
 )
-OF_TLS = (
-    Attack("handshakes", "handshakes that are left half-way", _handshakes, 20, again=0.0, hangs_up=True),
-    Attack("stalled-handshakes", "handshakes that stop", _stalled_handshakes, 10_000, Reads.NOTHING),
-    Attack("mute-tls", "connections that say nothing", lambda prey, number: iter(()), 10_000),
-)
-"""Against a server with TLS."""

@@ -143,7 +143,14 @@ def _farewells(prey: Prey, number: int) -> Script:
     return _endless(f.greeting(), f.frame(f.GOAWAY, 0, 0, bytes(8)) * _AT_ONCE)
 
 
+def _nothing(prey: Prey, number: int) -> Script:
+    """Takes all the time of the load's core that is left, and sends nothing."""
+    while True:
+        yield 0.0
+
+
 FLOODS = (
+    Attack("nothing", "nothing, but its process is busy: what of the figures below is not the server's", _nothing, 1),
     Attack("pings", "pings", _pings),
     Attack("settings", "settings", _settings),
     Attack("acknowledgements", "answers to pings that nobody sent", _acknowledgements),

@@ -11,13 +11,13 @@ _MANY = 4000
 
 
 def _unread(prey: Prey, number: int) -> Script:
-    """Asks for what is large, and leaves no room for it: neither in HTTP/2's windows,"""
+    """Asks for what is large, and leaves no room for it in HTTP/2's windows."""
     yield f.greeting(window=0)
     yield from _ask_for_much()
 
 
 def _unread_socket(prey: Prey, number: int) -> Script:
-    """nor in the socket."""
+    """The same, and leaves no room in the socket."""
     yield f.greeting(f.LARGEST_WINDOW, f.LARGEST_WINDOW)
     yield from _ask_for_much()
 

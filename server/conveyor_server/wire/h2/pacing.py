@@ -1,17 +1,17 @@
 """How fast a connection is read: one that takes our time and asks for nothing of use waits. No I/O, no clock of its own.
 
 Answers earn a connection the right to take time; frames, headers and calls that lead to none use it up, and then that
-of a purse for all. When that is empty too, the connection is not read for twenty times as long as it took, and longer
-the more of them wait. So whatever clients send in vain takes a tenth of the time at most, by however many connections,
+of a purse for all. When that is empty too, the connection is not read for a hundred times as long as it took, and longer
+the more of them wait. So whatever clients send in vain takes a few hundredths of the time, by however many connections,
 and no kind of it needs a rule of its own.
 """
 
 from dataclasses import dataclass, field
 
-TURN_SECONDS = 0.001
-"""What is read of one connection at a time takes about so long, and then others have their turn."""
-READ_LEAST, READ_FIRST, READ_MOST = 2**10, 2**14, 2**18
-"""Bytes that are read at a time; four times as many as the last time at most."""
+TURN_SECONDS, _LEAST_TURN = 0.001, 0.0001
+"""What is read of one connection at a time takes about so long, or what it has a right to, and then it is others' turn."""
+READ_LEAST, READ_FIRST, READ_MOST = 2**10, 2**12, 2**18
+"""Bytes that are read at a time: at first, four times as many as the last time at most, and the least after a wait."""
 CALL_SECONDS = 0.0002
 """What an answer earns: ten times what a call takes that is answered in place."""
 TASK_SECONDS = 0.0001
@@ -24,11 +24,12 @@ _COPY_SECONDS = 5e-10
 """What it takes to move a byte; frames that bring nothing, and headers, take many times as long."""
 _MOST_AT_ONCE = 0.02
 """What one read can cost; above that it was the collector of garbage, or the like, that took the time."""
-_FIRST_CREDIT, _MOST_CREDIT = 0.0003, 0.02
+_FIRST_CREDIT, _MOST_CREDIT = 0.0005, 0.02
 """Seconds: enough for a greeting, and for a burst of a client that was answered before."""
-_SHARE, _MOST_SAVED = 0.05, 0.05
-"""Of all time, and seconds: what connections may take in vain before any of them waits."""
-_WAIT = 20.0
+_SHARE, _MOST_SAVED, _MOST_COVERED = 0.02, 0.05, 0.002
+"""Of all time, and seconds: what connections may take in vain before any of them waits; and at once. What takes longer
+keeps others waiting, however seldom it comes."""
+_WAIT = 100.0
 _LONGEST_WAIT = 5.0
 
 
@@ -51,7 +52,7 @@ class Purse:
         """Pays for so much as it can; returns what is not covered."""
         self._left = min(_MOST_SAVED, self._left + (now - self.now) * _SHARE)
         self.now = now
-        paid = min(seconds, self._left)
+        paid = min(seconds, self._left, _MOST_COVERED)
         self._left -= paid
         return seconds - paid
 
@@ -81,11 +82,14 @@ class Pace:
 
     def read(self, size: int, seconds: float, now: float) -> float:
         """So many bytes were read and took so long to handle. Returns for how many seconds not to read."""
-        fitting = int(size * TURN_SECONDS / seconds) if seconds > 0 else READ_MOST
-        self.appetite = max(READ_LEAST, min(fitting, 4 * self.appetite, READ_MOST))
         self.spend(size, min(seconds, _MOST_AT_ONCE))
+        turn = max(_LEAST_TURN, min(TURN_SECONDS, self._credit))
+        fitting = int(size * turn / seconds) if seconds > 0 else READ_MOST
+        self.appetite = max(READ_LEAST, min(fitting, 4 * self.appetite, READ_MOST))
         if self._credit >= 0:
             return 0.0
         owed = self.purse.cover(-self._credit, now)
         self._credit = 0.0
+        if owed > 0:
+            self.appetite = READ_LEAST
         return min(_LONGEST_WAIT, owed * _WAIT * (1 + self.purse.waiting))
