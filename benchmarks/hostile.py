@@ -6,7 +6,7 @@ their latencies without and under the attack, and the most memory that the serve
 how much of that comes from sharing a core with the attacker. Where others on the machine disturb a measurement, it is
 repeated, and the calmest one counts.
 
-With --json the results are written, and docs/hostile-clients.md is made of them with the words of benchmarks/hostile.md.
+With --json the results are written, and docs/hostile-clients.md is made of them and of benchmarks/hostile.md.
 """
 
 import argparse
@@ -155,6 +155,7 @@ def page(results: Json) -> str:
     described = results["machine"]
     return string.Template(WORDS.read_text()).substitute(
         facts,
+        bound=f"{BOUND:g}",
         machine=f"{described['cores']} virtual cores of {described['processor']}, {described['memory_gib']} GiB",
         disturbed=f"{max(noise(one) for found in results['servers'].values() for one in found.values()):.0%}",
         h2=table(results, "conveyor-h2", True).markdown(),
@@ -168,12 +169,14 @@ def measure(servers: list[Server], options: argparse.Namespace) -> Json:
     results: Json = {"commit": commit(), "date": time.strftime("%Y-%m-%d"), "machine": machine.describe()}
     results |= {"rate": options.rate, "seconds": options.seconds, "lead": options.lead, "tries": options.tries}
     results["servers"] = {server.name: {} for server in servers}
-    for name in options.attacks or ATTACKS:
+    for name in options.attacks or [*SHOWN_FIRST, *(name for name in ATTACKS if name not in SHOWN_FIRST)]:
         for server in servers:
             tries: list[Json] = []
             while len(tries) < options.tries and (not tries or noise(tries[-1]) > DISTURBED):
                 tries.append(one(server, ATTACKS[name], options))
             results["servers"][server.name][name] = found = calmest(tries)
+            if options.json:  # a long run that is broken off is worth something
+                options.json.write_text(to_text(results))
             row = table({"servers": {server.name: {name: found}}}, server.name, name in SHOWN_FIRST).rows[0]
             print(f"{server.title:20}", *row, f"others {noise(found):.0%}", sep="  ", flush=True)
     return results
@@ -195,7 +198,6 @@ def main() -> None:
     prepare(servers)
     results = measure(servers, options)
     if options.json:
-        options.json.write_text(to_text(results))
         PAGE.write_text(page(json.loads(options.json.read_text())))
     for server in servers:
         for named in (True, False):

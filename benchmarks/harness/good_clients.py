@@ -71,7 +71,7 @@ def ask(target: Target, kept: list[Connection], rate: float, seconds: float) -> 
     """What both kinds notice for a while.
 
     Returns:
-        p50, p99, worst: milliseconds of the answers over the kept connections; asked, lost; newcomers: the same of them.
+        p50, p99, worst: milliseconds of answers over the kept connections; asked, lost; newcomers: the same of those.
     """
     with Newcomers(target) as newcomers:
         outcomes = open_loop(target, rate, seconds, kept=kept)

@@ -33,6 +33,15 @@ CONTROLS = (("poll", "--poll-seconds", "0.2"), ("explicit", "--load", "*", "--al
 NOT_AT_REST = ("conveyor_connections", "conveyor_in_flight_requests")
 
 
+async def until(reached):
+    """Asks again and again, for a minute at most."""
+    async with asyncio.timeout(60):
+        while True:
+            if await reached():
+                return
+            await asyncio.sleep(0.1)
+
+
 class Versions:
     """New versions of the model, one after the other; each is served before the next one comes."""
 
@@ -55,9 +64,7 @@ class Versions:
                 self.publish()
                 if control == "explicit":
                     await client.load(MODEL)
-                async with asyncio.timeout(60):
-                    while not await client.ready(MODEL, self.newest):
-                        await asyncio.sleep(0.1)
+                await until(lambda: client.ready(MODEL, self.newest))
                 await asyncio.sleep(0.5)
 
 
@@ -123,19 +130,16 @@ class Soak:
     async def rest(self, descriptors=None):
         """What the server holds when its clients have gone, and nothing is left of them."""
         await self.clients.stop()
-        async with asyncio.timeout(60):
-            while await asyncio.to_thread(self.busy) or (
-                descriptors is not None and held_by(self.server.process.pid).descriptors > descriptors
-            ):
-                await asyncio.sleep(0.1)
+        await until(lambda: asyncio.to_thread(self.rests, descriptors))
         return held_by(self.server.process.pid)
 
-    def busy(self):
+    def rests(self, descriptors):
         with urllib.request.urlopen(f"{self.server.http_url}/metrics", timeout=60) as page:
             lines = page.read().decode().splitlines()
         values = dict(line.rsplit(" ", 1) for line in lines if line.startswith(NOT_AT_REST))
         assert len(values) == len(NOT_AT_REST)
-        return any(float(value) for value in values.values())
+        few = descriptors is None or held_by(self.server.process.pid).descriptors <= descriptors
+        return few and not any(float(value) for value in values.values())
 
     def in_a_gap(self, one):
         return any(begin <= one.ended and one.sent <= end for begin, end in self.gaps)

@@ -20,8 +20,8 @@ Messages = AsyncGenerator[Message, None]
 MAX_SMALL_BYTES = 4 * 2**20
 """Of a request without tensors: a model's configuration is the largest thing in any. It is gRPC's own default, too."""
 
-# Each kind has a `scope`: what a caller needs where the server has tokens; None is open to all. Those whose requests may
-# be large tell the bytes of the `largest` that could be answered at present; None where that is not known.
+# Each kind has a `scope`: what a caller needs where the server has tokens; None is open to all. Those whose requests
+# may be large tell the bytes of the `largest` that could be answered at present; None where that is not known.
 
 
 def _unknown() -> None:

@@ -79,6 +79,7 @@ class H2Call:
         "rpc",
         "stream_id",
         "trailing_metadata",
+        "unpacked",
         "withheld",
     )
 
@@ -95,6 +96,8 @@ class H2Call:
         """Those of them that are not whole messages, or not read by the handler."""
         self.withheld = 0
         """Those of them for which the client may not send more until the call has ended."""
+        self.unpacked = 0
+        """Bytes of a request that is whole, when it is compressed no more."""
         self.ended = False
         """Whether the client has sent all that it will."""
         self.answering = False

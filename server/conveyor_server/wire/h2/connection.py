@@ -129,17 +129,22 @@ class Connection(asyncio.BufferedProtocol):
             self._account()
 
     def _pace_reading(self, size: int, began: float) -> None:
-        session = self._session
-        self._pace.earn(session.earned)
-        session.earned = 0.0
+        self._earn()
         pause = self._pace.read(size, time.thread_time() - began, self._loop.time())
-        if pause and not session.over:
+        if self._pace.hopeless:
+            self.cut(Ending.WASTE)
+        elif pause and not self._session.over:
             self._transport.pause_reading()
             self._hub.purse.waiting += 1
             self._pausing = self._loop.call_later(pause, self._read_on)
 
+    def _earn(self) -> None:
+        self._pace.earn(self._session.earned)
+        self._session.earned = 0.0
+
     def _read_on(self) -> None:
         self._end_pause()
+        self._pace.waited()
         self._transport.resume_reading()
 
     def _end_pause(self) -> None:
@@ -233,6 +238,10 @@ class Connection(asyncio.BufferedProtocol):
                 self._written += len(data)
                 self._transport.write(data)
             self._pace.spend(len(data), time.thread_time() - began)
+            if self._pausing is not None:
+                self._earn()
+                if not self._pace.owes:  # it was answered in the meantime
+                    self._read_on()
             if session.over:
                 self._loop.call_later(LINGER_SECONDS, self._transport.close)
             elif len(data) >= WRITE_AT_ONCE:

@@ -67,6 +67,7 @@ class Ending(StrEnum):
     SILENCE = "no answer to a ping"
     UNREAD = "answers not read"
     MEMORY = "held the most memory"
+    WASTE = "took time for nothing"
     STOP = "server stops"
 
 

@@ -317,7 +317,7 @@ class Session:
     def respond(self, call: H2Call, framed: bytes) -> None:
         """Sends a response that is one message, and ends the call."""
         self.calls.pop(call.stream_id, None)
-        self.earned += CALL_SECONDS + call.received * BYTE_SECONDS
+        self.earned += CALL_SECONDS + call.unpacked * BYTE_SECONDS
         if call.withheld:
             self._http2.acknowledge_received_data(call.withheld, call.stream_id)
         self._answers.respond(call, framed)

@@ -37,6 +37,7 @@ class UnaryCall(H2Call):
             if self._message is not None:
                 raise InvalidRequest("A unary call has one request message; another one came.")
             self._message = message
+            self.unpacked = len(message)
         if not self.ended:
             return len(data)
         self.withheld = len(data)

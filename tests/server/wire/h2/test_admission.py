@@ -27,6 +27,17 @@ def test_up_to_the_limit_all_come_in_and_above_it_none():
     assert full.refused == {Overloaded: 1}
 
 
+def test_requests_on_streams_take_no_place():
+    traffic = Traffic()
+    traffic.begin_on_stream(10 * LIMIT)
+    admitting = Admission(traffic, LIMIT)
+    assert admitting.refusal(None) is None
+    traffic.begin(LIMIT)
+    assert admitting.refusal(None) is not None
+    traffic.end_on_stream(10 * LIMIT)
+    assert traffic.in_progress == LIMIT
+
+
 def test_nothing_is_refused_before_something_was_late():
     assert admission().refusal(0.0001) is None
 

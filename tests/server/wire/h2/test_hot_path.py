@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from conveyor_server.wire.h2.messages import frame
 from support.h2_bench import ModelBehindSession
 
 MILLISECOND = 1e-3
@@ -21,8 +22,11 @@ async def bench(tmp_path):
     made.repository.close()
 
 
-async def test_requests_leave_nothing_for_the_garbage_collector(bench):
-    message = bench.request(1)
+@pytest.mark.parametrize("kind", ["answered", "no message", "too large", "unknown model"])
+async def test_requests_leave_nothing_for_the_garbage_collector(bench, kind):
+    """Refused ones either: their bytes would stay until the collector comes, a gigabyte of large ones."""
+    messages = {"answered": bench.request(1), "no message": frame(b"\xff"), "too large": frame(bytes(2 * 2**20))}
+    message = messages.get(kind) or frame(b"\x0a\x04nope")
     await bench.burst(message, 100)
     gc.collect()
     gc.disable()

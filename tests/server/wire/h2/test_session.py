@@ -1,6 +1,7 @@
 """A session is fed frames by hand, and what it sends is read frame by frame. No sockets."""
 
 import asyncio
+import gc
 from struct import pack
 
 import pytest
@@ -16,6 +17,8 @@ from support import http2_frames as h2
 from support.echo_service import NAME, EchoService, message
 
 NOW, LATER, CHAT = (f"/{NAME}/{method}".encode() for method in ("Now", "Later", "Chat"))
+STATUS_NAMES = b"grpc-status", bytes.fromhex("9acac8b21234da8f")
+"""As it is, and in HPACK's Huffman code."""
 BIG_WINDOW = h2.frame(h2.WINDOW_UPDATE, payload=pack(">I", 2**30))
 
 
@@ -194,12 +197,14 @@ def ended_by(bench, bursts):
     "piece",
     [
         h2.frame(h2.PING, payload=b"12345678"),
+        h2.frame(h2.PING, h2.ACK, payload=b"12345678"),
+        h2.frame(h2.PING, h2.ACK, payload=b"leaving "),
         h2.settings(window=65535),
         h2.frame(h2.DATA, 0, 1),
         h2.frame(h2.WINDOW_UPDATE, payload=pack(">I", 1)),
         h2.frame(h2.PRIORITY, 0, 3, pack(">IB", 0, 15)),
     ],
-    ids=["ping", "settings", "empty data", "window update", "priority"],
+    ids=["ping", "answer to no ping", "answer to no farewell", "settings", "empty data", "window update", "priority"],
 )
 async def test_floods_end_the_connection_and_nothing_else(bench, piece):
     bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(NOW)))
@@ -329,6 +334,49 @@ async def test_a_stream_of_a_client_that_does_not_read_waits(bench):
         await bench.settle()
         bench.take()
     assert (bench.traffic.in_progress, bench.session.unsent, bench.session.unread) == (0, 0, 0)
+
+
+async def test_answers_that_are_not_read_take_no_ones_place():
+    bench = Bench(max_waiting_calls=10).greet()
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(CHAT)))
+    one = message(size=50_000)
+    for _ in range(40):
+        bench.feed(h2.frame(h2.DATA, 0, 1, b"\0" + pack(">I", len(one)) + one))
+    await bench.settle()
+    assert bench.traffic.in_progress > 25
+    bench.feed(h2.call(3, NOW, message()))
+    bench.feed(h2.frame(h2.WINDOW_UPDATE, payload=pack(">I", 2**20)))
+    assert kinds(bench.take(), 3) == [h2.HEADERS, h2.DATA, h2.HEADERS]
+
+
+async def test_what_is_answered_earns_time_and_what_is_not_does_not(bench):
+    bench.feed(h2.call(1, NOW, message()))
+    assert bench.session.earned > 0
+    bench.session.earned = 0.0
+    bench.feed(h2.call(3, b"/nobody/Nothing", message()) + h2.call(5, NOW, message(error="InvalidRequest")))
+    assert bench.session.earned == 0
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 7, h2.call_headers(CHAT)))
+    assert bench.session.earned < 0, "its task takes time later"
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
+async def test_a_compressed_request_is_unpacked_as_far_as_it_could_be_answered(bench, encoding):
+    body = framed(bytes(5 * 2**20), encoding)
+    block = h2.call_headers(LATER, (b"grpc-encoding", encoding))
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, block) + h2.frame(h2.DATA, h2.END_STREAM, 1, body))
+    (refusal,) = [payload for kind, _, stream, payload in bench.take() if stream == 1]
+    assert any(name + b"\x018" in refusal for name in STATUS_NAMES), "RESOURCE_EXHAUSTED"
+
+
+async def test_a_stream_that_is_given_up_while_its_requests_are_read_ends_in_silence(bench, caplog):
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(CHAT)))
+    for _ in range(20):
+        bench.feed(h2.frame(h2.DATA, 0, 1, b"\0\0\0\0\0"))
+    await asyncio.sleep(0)
+    bench.feed(h2.frame(h2.RST_STREAM, 0, 1, pack(">I", 8)))
+    await bench.settle()
+    gc.collect()
+    assert caplog.records == []
 
 
 async def test_a_stream_whose_handler_is_behind_holds_its_client_up(bench):
