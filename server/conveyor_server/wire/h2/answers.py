@@ -4,6 +4,7 @@ One write carries what many calls are answered with, so nothing is sent here: it
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import ngh2
@@ -124,7 +125,8 @@ class Answers:
             self.half_open[stream_id] = 0
             if (also_busy or not received) and not self._http2.queued_body_size(stream_id):
                 del self.half_open[stream_id]
-                self._http2.reset_stream(stream_id, ngh2.ErrorCode.NO_ERROR)
+                with contextlib.suppress(ngh2.NGH2Error):  # the connection is ending
+                    self._http2.reset_stream(stream_id, ngh2.ErrorCode.NO_ERROR)
                 self._output_soon()
 
     def closed(self, stream_id: int) -> None:

@@ -134,9 +134,9 @@ class Session:
         """
         try:
             self._http2.receive_data(data)
+            self._handle(self._http2.events())
         except ngh2.NGH2Error as error:
             raise SessionBroken(str(error)) from error
-        self._handle(self._http2.events())
 
     def output(self, most: int) -> bytes:
         """What is to be sent now; if it is `most` bytes, there is more.
@@ -273,7 +273,7 @@ class Session:
             let_in = 0 if call.withheld else len(data)
             self.refuse(call, error)
         if let_in:
-            self._http2.acknowledge_received_data(let_in, stream_id)
+            self._acknowledge(let_in, stream_id)
         elif not data and not end:
             self._note_noise()
         if self.unread > self._shared.limits.held_bytes_per_connection and call.held:
@@ -283,7 +283,7 @@ class Session:
         """More of a call that has been refused."""
         half_open = self._answers.half_open
         if data:
-            self._http2.acknowledge_received_data(len(data), stream_id)
+            self._acknowledge(len(data), stream_id)
         if end:
             half_open.pop(stream_id, None)
         elif stream_id in half_open:
@@ -319,7 +319,7 @@ class Session:
         self.calls.pop(call.stream_id, None)
         self.earned += CALL_SECONDS + call.unpacked * BYTE_SECONDS
         if call.withheld:
-            self._http2.acknowledge_received_data(call.withheld, call.stream_id)
+            self._acknowledge(call.withheld, call.stream_id)
         self._answers.respond(call, framed)
 
     async def send(self, call: H2Call, framed: bytes) -> None:
@@ -348,8 +348,15 @@ class Session:
 
     def let_in(self, call: H2Call, count: int) -> None:
         """Lets the client send so many more bytes."""
-        self._http2.acknowledge_received_data(count, call.stream_id)
+        self._acknowledge(count, call.stream_id)
         self._output_soon()
+
+    def _acknowledge(self, count: int, stream_id: int) -> None:
+        """Lets the client send so many more bytes, unless it has just broken the protocol and will be told so."""
+        try:
+            self._http2.acknowledge_received_data(count, stream_id)
+        except ngh2.NGH2Error:
+            return
 
     def _forget(self, call: H2Call) -> bool:
         """Whether the call was there to be ended."""
@@ -361,5 +368,5 @@ class Session:
     def _let_go(self, call: H2Call) -> None:
         self.unread -= call.held
         if call.withheld:
-            self._http2.acknowledge_received_data(call.withheld, call.stream_id)
+            self._acknowledge(call.withheld, call.stream_id)
             call.withheld = 0

@@ -249,6 +249,21 @@ async def test_a_flood_of_continuations_ends_the_connection(bench):
     assert ended_by(bench, [h2.frame(h2.CONTINUATION, 0, 1, h2.header_block((b"x", b"y")))] * 100)
 
 
+@pytest.mark.parametrize("path", [NOW, CHAT, LATER])
+async def test_the_last_call_of_a_connection_that_leaves_may_be_given_up_in_its_middle(bench, path):
+    """The library has ended the connection by the time that we look at what came."""
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(path)))
+    bench.session.leave()
+    bench.session.leave_for_good()
+    bench.take()
+    bench.feed(h2.frame(h2.DATA, 0, 1, b"\0\0\0\1\0ab") + h2.frame(h2.RST_STREAM, 0, 1, pack(">I", 8)))
+    bench.session.look()
+    await bench.settle()
+    bench.take()
+    assert bench.session.over
+    assert (bench.traffic.in_progress, bench.session.calls) == (0, {})
+
+
 async def test_headers_over_the_limit_are_refused_and_the_connection_lives(bench):
     more = [(b"x-%d" % number, b"y" * 4000) for number in range(5)]
     blocks = h2.call_headers(NOW, *more)
