@@ -8,7 +8,7 @@ PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
 TOOLS := .tools/perf_analyzer .tools/digitsclassifier .tools/onnxruntime-1.17
 PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
 
-.PHONY: help setup serve predict test test-fleet test-legacy-keras test-triton-examples check format protos constraints bench bench-quick bench-overload bench-report bench-client bench-export image image-test clean
+.PHONY: help setup serve predict test test-fleet test-legacy-keras test-triton-examples soak check format protos constraints bench bench-quick bench-overload bench-report bench-client bench-export bench-hostile image image-test clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 19
@@ -57,6 +57,12 @@ constraints:  ## Pin the newest versions that the pyproject files admit, in cons
 	$(BIN)/pip install --quiet torch==2.13.0 $(PACKAGES) --group test --group check
 	(sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//') > .venv/pins
 	mv .venv/pins constraints.txt
+
+soak: .venv/development.stamp  ## Half an hour of everything at once, with restarts: leaks, errors out of the contract; SOAK_SECONDS=…
+	SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(BIN)/pytest -s tests/system/test_soak.py
+
+bench-hostile: .venv/development.stamp  ## What a good client notices beside a hostile one, on both transports; 15 minutes
+	$(BIN)/python benchmarks/hostile.py --json docs/benchmarks/hostile.json
 
 bench-export: .venv/development.stamp  ## Our ONNX files beside those of Keras and torch: size, speed, time to export
 	$(BIN)/python benchmarks/export.py

