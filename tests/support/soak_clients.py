@@ -159,7 +159,7 @@ class Clients:
 
     async def _repeat(self, job: Callable[[grpc.aio.Channel, AsyncClient], Awaitable[None]]) -> None:
         options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
-        options += [("grpc.min_reconnect_backoff_ms", 50), ("grpc.use_local_subchannel_pool", 1)]
+        options += [("grpc.use_local_subchannel_pool", 1)]
         options += [("grpc.service_config", json.dumps(RETRY_POLICY))]
         retry = RetryPolicy(max_attempts=10**6, max_backoff=0.2, budget=10**6)
         async with (
