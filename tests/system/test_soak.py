@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from conveyor_server.client import AsyncClient
+from conveyor_server.client import AsyncClient, Unavailable
 from support.leaks import MIB, Watch, held_by
 from support.onnx_models import classifier, save
 from support.processes import ServerProcess
@@ -58,13 +58,26 @@ class Versions:
         shutil.rmtree(self.root / ".new")
         shutil.rmtree(self.root / MODEL / str(self.newest - 2), ignore_errors=True)
 
+    async def load(self, client):
+        try:
+            await client.load(MODEL)
+        except Unavailable:  # a machine that is busy enough lets a new connection wait too long
+            return False
+        return True
+
+    async def is_served(self, client):
+        try:
+            return await client.ready(MODEL, self.newest)
+        except Unavailable:
+            return False
+
     async def follow(self, url, control, stopping):
         async with AsyncClient(url, timeout=60) as client:
             while not stopping.is_set():
                 self.publish()
                 if control == "explicit":
-                    await client.load(MODEL)
-                await until(lambda: client.ready(MODEL, self.newest))
+                    await until(lambda: self.load(client))
+                await until(lambda: self.is_served(client))
                 await asyncio.sleep(0.5)
 
 

@@ -75,16 +75,10 @@ class GrpcCall(GrpcContext):
     def fail(self, error: RequestError) -> None:
         """Sends the error's code and text."""
         self._settle(error)
-        self._end(response)
-
-    def fail(self, error: RequestError) -> None:
-        """Sends the error's code and text."""
-        self._end(error)
 
     def when_cancelled(self, action: Callable[[], None]) -> None:
         """Has `action` called if the client gives up."""
-        if not self.outcome.done():
-            self._on_cancel = action
+        self._on_cancel = action
 
     def cancelled(self) -> None:
         """The client gave up, or its deadline passed; maybe in the very moment in which it was answered."""
@@ -93,8 +87,6 @@ class GrpcCall(GrpcContext):
 
     def _settle(self, outcome: Outcome) -> None:
         self._on_cancel = None
-    def _end(self, outcome: Outcome) -> None:
-        self._on_cancel = None  # a cancel that comes before the outcome is sent is too late
         if not self.outcome.done():
             self.outcome.set_result(outcome)
 
