@@ -37,7 +37,7 @@ from harness.results import Json, commit, to_text
 from harness.rounds import LOAD_CORE, SERVER_CORE, prepare
 from harness.running import RunningServer
 from harness.servers import SERVERS, Server
-from harness.tables import Table, milliseconds
+from harness.tables import Table, milliseconds, number
 from harness.watching import Watched
 
 NAMES = ("conveyor-h2", "conveyor-grpcio")
@@ -137,7 +137,7 @@ def table(results: Json, server: str, named: bool) -> Table:
                 f"{name}: {ATTACKS[name].what}",
                 _change(calm["p50"], under["p50"]),
                 _change(calm["p99"], under["p99"]),
-                f"{times:.1f}",
+                number(times, 1),
                 f"{under['lost']} of {under['asked']}",
                 _change(calm["newcomers"]["worst"], new["worst"]),
                 f"{new['lost']} of {new['asked']}",
