@@ -33,7 +33,7 @@ more, and not in the network, where nobody does.
 """
 LARGEST_FRAME = 2**17
 """Bytes. Clients that make use of it send 32 pictures in one frame instead of seven."""
-MOST_UNREAD = 2**20
+MOST_UNSENT = 2**20
 """Bytes of answers that wait for a client, above which further ones earn it nothing."""
 MOST_NOISE = 10_000
 """Frames that bring nothing, which a client may send between two looks, on top of ten for each request.
@@ -324,7 +324,7 @@ class Session:
 
     async def send(self, call: H2Call, framed: bytes) -> None:
         """Sends one message of many; returns when there is room for another."""
-        if self.unsent < MOST_UNREAD:  # whoever lets answers lie does not need them
+        if self.unsent < MOST_UNSENT:  # whoever lets answers lie does not need them
             self.earned += MESSAGE_ANSWERED_SECONDS
         await self._answers.send(call, framed)
 
