@@ -6,8 +6,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from conveyor_server.core.errors import NotPermitted, StartError, Unauthenticated
-from conveyor_server.wire.access import Access
-from conveyor_server.wire.certificates import Certificates
+from conveyor_server.security import Security
 from conveyor_server.wire.tokens import Scope
 
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -22,28 +21,25 @@ class HttpServer:
     Args:
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
-        metrics: the page for Prometheus.
+        metrics: makes the page for Prometheus.
         ready: whether requests should come here.
-        certificates: for HTTPS; None for plain HTTP.
-        access: who may read metrics; None lets all.
+        security: who is let in.
     """
 
     def __init__(
         self,
         host: str,
         port: int,
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Awaitable[bytes]],
         ready: Callable[[], bool],
-        *,
-        certificates: Certificates | None = None,
-        access: Access | None = None,
+        security: Security,
     ) -> None:
         self._host = host
         self.port = port
         self._metrics = metrics
         self._ready = ready
-        self._certificates = certificates
-        self._access = access
+        self._certificates = security.certificates
+        self._access = security.access
         app = web.Application()
         app.router.add_get("/metrics", self._guarded(Scope.READ, self._get_metrics))
         app.router.add_get("/healthz", self._get_health)
@@ -90,7 +86,7 @@ class HttpServer:
         return guarded
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await self._metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _get_health(self, request: web.Request) -> web.Response:
         return web.Response(text="ok\n")

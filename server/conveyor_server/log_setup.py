@@ -9,6 +9,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; the rest came in `extra`."""
@@ -21,18 +22,31 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-def set_up_logging(level: str, style: LogFormat) -> None:
-    """Sends everything from `level` (a name of `logging`, any case) on to standard error, one line an event."""
+def set_up_logging(level: str, style: LogFormat, worker: int | None = None) -> None:
+    """Sends everything from `level` (a name of `logging`, any case) on to standard error, one line an event.
+
+    Args:
+        level: the least important lines that are written.
+        style: how they look.
+        worker: the number that all of them bear, where several processes write to the same place.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if style is LogFormat.JSON else HumanFormatter())
+    handler.setFormatter(JsonFormatter() if style is LogFormat.JSON else HumanFormatter(worker))
+    if worker is not None:
+        handler.addFilter(partial(_sign, worker))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 class HumanFormatter(logging.Formatter):
-    """Time, level, message. Names that came from clients cannot forge lines: control characters are escaped."""
+    """Time, level, message. Names that came from clients cannot forge lines: control characters are escaped.
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+    Args:
+        worker: the process' number, in front of each message; None for none.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        source = "" if worker is None else f"[worker {worker}] "
+        super().__init__(f"%(asctime)s %(levelname)-7s {source}%(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
         """The line; a traceback follows it on lines of its own."""
@@ -55,6 +69,12 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def _sign(worker: int, record: logging.LogRecord) -> bool:
+    """Names the process in a record; a field of the JSON line."""
+    record.worker = worker
+    return True
 
 
 def escape(text: str) -> str:

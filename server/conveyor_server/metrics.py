@@ -5,7 +5,7 @@ Counts in plain numbers, and makes Prometheus' families of them when it is asked
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -83,8 +83,13 @@ class Metrics(Collector):
             model.request_seconds.observe(0.0, more)
             model.refusal_seconds.observe(0.0, more)
 
+    def families(self, states: Sequence[ModelState], in_flight: int) -> Iterable[Metric]:
+        """Everything, with the state of the models as it is now."""
+        self._states, self._in_flight = states, in_flight
+        return self._registry.collect()
+
     def exposition(self, states: Sequence[ModelState], in_flight: int) -> bytes:
-        """Everything in Prometheus' text format, with the state of the models as it is now."""
+        """The same in Prometheus' text format."""
         self._states, self._in_flight = states, in_flight
         return generate_latest(self._registry)
 

@@ -44,8 +44,12 @@ class RunObservers:
             observer.ran(report)
 
 
-def open_tracer(endpoint: str) -> "Tracer":
+def open_tracer(endpoint: str, worker: int | None = None) -> "Tracer":
     """A tracer that sends to a collector. Imported only here, because it brings OpenTelemetry.
+
+    Args:
+        endpoint: the collector.
+        worker: this process' number among those that serve the same port; None when it is the only one.
 
     Raises:
         StartError: OpenTelemetry is not installed.
@@ -54,4 +58,4 @@ def open_tracer(endpoint: str) -> "Tracer":
         from conveyor_server.tracing import Tracer, exporting_to
     except ModuleNotFoundError as error:
         raise StartError("--trace-endpoint needs OpenTelemetry. Install 'conveyor-server[otel]'.") from error
-    return Tracer(exporting_to(endpoint))
+    return Tracer(exporting_to(endpoint), worker)

@@ -35,12 +35,14 @@ class Tracer:
 
     Args:
         processor: where finished spans go.
+        worker: this process' number among those that serve the same port; None when it is the only one.
     """
 
-    def __init__(self, processor: SpanProcessor) -> None:
-        self._provider = TracerProvider(
-            resource=Resource.create({"service.name": "conveyor", "service.version": __version__})
-        )
+    def __init__(self, processor: SpanProcessor, worker: int | None = None) -> None:
+        attributes: dict[str, str | int] = {"service.name": "conveyor", "service.version": __version__}
+        if worker is not None:
+            attributes["conveyor.worker"] = worker
+        self._provider = TracerProvider(resource=Resource.create(attributes))
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("conveyor_server", __version__)
 

@@ -1,22 +1,18 @@
-"""Chooses what carries gRPC, as the settings say and this machine can."""
+"""Opens what carries gRPC, as the settings and the process' place among others say."""
 
-import importlib.metadata
-import logging
-from collections.abc import Mapping
+import math
+import socket
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Protocol
 
-from conveyor_server.core.errors import RequestError, StartError
+from conveyor_server.core.errors import RequestError
+from conveyor_server.place import Place
+from conveyor_server.security import Security
 from conveyor_server.settings import Settings, Transport
-from conveyor_server.wire.access import Access
-from conveyor_server.wire.certificates import Certificates
+from conveyor_server.transport_choice import choose_transport
 from conveyor_server.wire.connection_limits import ConnectionLimits
 from conveyor_server.wire.service import InferenceService
-
-log = logging.getLogger(__name__)
-
-TESTED = "0.3.0"
-"""The version of the HTTP/2 library with which the conformance tests pass. It is young, and may change."""
 
 
 class GrpcServer(Protocol):
@@ -43,6 +39,12 @@ class GrpcServer(Protocol):
     async def start(self) -> None:
         """Begins to accept connections."""
 
+    def adopt(self, accepted: socket.socket, ended: Callable[[], None]) -> None:
+        """Serves a connection that another process has accepted; calls `ended` when it is no more. Only `h2` can."""
+
+    def send_away(self, count: int) -> None:
+        """Where it can: has so many connections end as soon as their calls have, so that clients open others."""
+
     def leave(self) -> None:
         """Where it can: accepts no more connections, and asks clients to take their calls elsewhere."""
 
@@ -51,40 +53,38 @@ class GrpcServer(Protocol):
 
 
 def open_transport(
-    service: InferenceService, settings: Settings, certificates: Certificates | None, access: Access | None
+    service: InferenceService, settings: Settings, security: Security, place: Place | None = None
 ) -> GrpcServer:
-    """The transport, listening already.
+    """The transport that the settings want.
+
+    It listens already when this process is the only one. Of several, `h2` listens nowhere, and serves what another
+    process accepts; grpcio shares the port, which is not 0 then.
 
     Raises:
         StartError: the address is taken, or what was asked for is not installed.
     """
     limits = ConnectionLimits(
         max_message_bytes=settings.max_message_bytes,
-        max_connections=settings.max_connections,
+        max_connections=math.ceil(settings.max_connections / (place.count if place else 1)),
         max_streams=settings.max_streams,
         age_seconds=settings.max_connection_age_seconds or inf,
         age_grace_seconds=settings.max_connection_grace_seconds or inf,
         idle_seconds=settings.max_connection_idle_seconds or inf,
         keepalive_seconds=settings.keepalive_seconds or inf,
     )
-    if settings.transport is not Transport.GRPCIO:
-        reason = _why_not_h2()
-        if not reason:
-            from conveyor_server.wire.h2.limits import Limits
-            from conveyor_server.wire.h2.transport import H2Transport
+    if choose_transport(settings.transport) is Transport.H2:
+        from conveyor_server.wire.h2.limits import Limits
+        from conveyor_server.wire.h2.transport import H2Transport
 
-            return H2Transport(
-                service,
-                settings.host,
-                settings.grpc_port,
-                Limits(**vars(limits), max_waiting_calls=settings.max_waiting_calls),
-                unix_socket=settings.unix_socket,
-                certificates=certificates,
-                access=access,
-            )
-        if settings.transport is Transport.H2:
-            raise StartError(f"--transport h2: {reason}.")
-        log.warning("gRPC is carried by grpcio, which is slower: %s.", reason)
+        return H2Transport(
+            service,
+            None if place else settings.host,
+            settings.grpc_port,
+            Limits(**vars(limits), max_waiting_calls=settings.max_waiting_calls),
+            unix_socket="" if place else settings.unix_socket,
+            certificates=security.certificates,
+            access=security.access,
+        )
     from conveyor_server.wire.grpc_transport import GrpcTransport
 
     return GrpcTransport(
@@ -94,15 +94,7 @@ def open_transport(
         limits,
         settings.max_waiting_calls,
         unix_socket=settings.unix_socket,
-        certificates=certificates,
-        access=access,
+        certificates=security.certificates,
+        access=security.access,
+        shares_port=place is not None,
     )
-
-
-def _why_not_h2() -> str:
-    """Why the fast transport cannot be used; empty when it can."""
-    try:
-        version = importlib.metadata.version("ngh2")
-    except importlib.metadata.PackageNotFoundError:
-        return f"the package ngh2 is not installed (pip install ngh2=={TESTED})"
-    return "" if version == TESTED else f"the package ngh2 is there in version {version}, tested is {TESTED}"

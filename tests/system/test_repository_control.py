@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,28 @@ def test_explicit_control_loads_what_is_named_and_what_is_asked_for(tmp_path):
         assert not client.is_model_ready("a")
         with pytest.raises(InferenceServerException, match="failed to load 'nope'"):
             client.load_model("nope")
+
+
+def test_sighup_takes_what_is_new_and_nothing_that_nobody_asked_for(tmp_path):
+    publish(tmp_path, 1)
+    with ServerProcess(tmp_path) as server:
+        publish(tmp_path, 2)
+        save(classifier(), tmp_path, "other")
+        server.signal(signal.SIGHUP)
+        server.wait_for("SIGHUP: taking the models anew")
+        server.wait_for("digits version 2 is ready")
+        server.wait_for("other version 1 is ready")
+    flags = ["--model-control", "explicit", "--load", "digits", "--allow-admin"]
+    with ServerProcess(tmp_path, *flags) as server, InferenceServerClient(server.grpc_url) as client:
+        client.load_model("other")
+        client.unload_model("other")
+        save(classifier(), tmp_path, "third")
+        publish(tmp_path, 3)
+        server.signal(signal.SIGHUP)
+        server.wait_for("digits version 3 is ready")
+        server.signal(signal.SIGHUP)
+        server.wait_for("SIGHUP: taking the models anew")  # so the first reload is over
+        assert [client.is_model_ready(name) for name in ("digits", "other", "third")] == [True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from conveyor_server.core.errors import InvalidRequest, ModelNotFound, ModelRejected, ProviderUnavailable
+from conveyor_server.engine.fingerprint import Fingerprint, fingerprint
 from conveyor_server.engine.model_config import CONFIG_FILE, check_config, read_config
 from conveyor_server.engine.repository_files import RepositoryFiles
 from conveyor_server.engine.served_model import ModelLoader, ServedModel
 from conveyor_server.engine.versions import (
     MODEL_FILE,
-    Fingerprint,
     choose_versions,
-    fingerprint,
     is_version,
     versions_in,
 )
@@ -69,6 +68,8 @@ class ModelVersions:
         self.name = folder.name
         self.override: pb.ModelConfig | None = None
         """A configuration that came with a load request, and stands for the file."""
+        self.wanted = False
+        """Whether somebody wants it served, be it possible or not."""
         self._folder = folder
         self._files = files
         self._loader = loader
@@ -113,6 +114,7 @@ class ModelVersions:
         Raises:
             ProviderUnavailable: the server's own provider cannot be used.
         """
+        self.wanted = True
         found = versions_in(self._folder)
         try:
             config = self.override or read_config(self._folder, self._files)
@@ -137,6 +139,7 @@ class ModelVersions:
 
     def unload(self) -> None:
         """Takes all versions out of service; they stay known."""
+        self.wanted = False
         for state in self.states:
             self._release(state)
             state.status, state.reason, state.seen = ModelStatus.UNAVAILABLE, "unloaded", None

@@ -96,9 +96,9 @@ class OnnxModel:
             and self.provider == CPU
             and not self.in_place
             and self._runs_on_zeros
-            and (budget := cpu_budget()) > 1
+            and (cpus := options.cpus or cpu_budget()) > 1
         ):
-            self._try_threads(file, budget)
+            self._try_threads(file, cpus)
         if self.provider == CPU and options.arena and self._runs_on_zeros:
             self._give_memory_back()
 

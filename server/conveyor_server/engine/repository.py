@@ -86,8 +86,12 @@ class Repository:
             self.loaded = True
             self.changes.notify()
 
-    async def poll(self) -> None:
-        """Brings what is served in line with the folder: new and changed versions in, vanished ones out."""
+    async def poll(self, *, newcomers: bool = True) -> None:
+        """Brings what is served in line with the folder: new and changed versions in, vanished ones out.
+
+        Args:
+            newcomers: whether to load models, too, that nobody has asked for.
+        """
         async with self._one_change:
             try:
                 present = self._present()
@@ -95,6 +99,8 @@ class Repository:
                 log.error("The model repository cannot be read; what is served stays: %s", error)
                 return
             for name in present:
+                if not (newcomers or (name in self._models and self._models[name].wanted)):
+                    continue
                 try:
                     await self._model(name).refresh()
                 except ProviderUnavailable as error:

@@ -22,7 +22,9 @@ class RuntimeOptions:
     device: int = 0
     """Number of the GPU."""
     threads: int = 0
-    """Threads inside one run; 0 lets a measurement choose between 1 and the CPU budget."""
+    """Threads inside one run; 0 lets a measurement choose between 1 and `cpus`."""
+    cpus: int = 0
+    """CPUs that the threads of all models may fill; 0 for all that the process may use."""
     inter_threads: int = 1
     """Operators of one run that may run at the same time."""
     arena: bool = True

@@ -9,9 +9,6 @@ from conveyor_server.generated import model_config_pb2 as pb
 MODEL_FILE = "model.onnx"
 _MAX_DIGITS = 18  # the longest run of digits that always fits 64 bits
 
-Fingerprint = tuple[int, ...]
-"""Changes whenever a file is written or replaced."""
-
 
 @dataclass(frozen=True)
 class Candidates:
@@ -50,12 +47,3 @@ def choose_versions(policy: pb.ModelVersionPolicy, versions: list[int]) -> Candi
         wanted = tuple(version for version in versions if version in policy.specific.versions)
         return Candidates(wanted, len(wanted))
     return Candidates(tuple(versions), max(1, policy.latest.num_versions))
-
-
-def fingerprint(path: Path) -> Fingerprint:
-    """Identity, size and time of a file; empty when there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from conveyor_server.engine.versions import Fingerprint, fingerprint
+from conveyor_server.engine.fingerprint import Fingerprint, fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ streams that have nothing to say.
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from types import MappingProxyType
 
@@ -47,6 +48,7 @@ class GrpcTransport:
         unix_socket: path to listen at as well, without TLS; empty for none.
         certificates: for TLS; None for none.
         access: who may call what; None lets all in.
+        shares_port: whether other processes may listen on the same port; the system gives each its connections.
 
     Raises:
         StartError: the address is taken or not ours.
@@ -63,6 +65,7 @@ class GrpcTransport:
         unix_socket: str = "",
         certificates: Certificates | None = None,
         access: Access | None = None,
+        shares_port: bool = False,
     ) -> None:
         self._service = service
         self._host = f"[{host}]" if ":" in host else host
@@ -76,7 +79,8 @@ class GrpcTransport:
             *connection_options(limits),
             ("grpc.server.max_pending_requests", max_waiting_calls),
             ("grpc.server.max_pending_requests_hard_limit", 2 * max_waiting_calls),
-            ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, and must be told so
+            # A second server on the same port is a mistake, and must be told so, unless it is meant.
+            ("grpc.so_reuseport", int(shares_port)),
         ]
         self._traffic = Traffic()
         self._streams: set[asyncio.Task[None]] = set()
@@ -94,6 +98,13 @@ class GrpcTransport:
     def in_progress(self) -> int:
         """Requests that are not answered yet."""
         return self._traffic.in_progress
+
+    def adopt(self, accepted: socket.socket, ended: Callable[[], None]) -> None:
+        """Cannot be: grpcio serves what it accepts itself."""
+        raise NotImplementedError("grpcio takes over no connections. This is a bug.")
+
+    def send_away(self, count: int) -> None:
+        """Nothing: grpcio knows no way to end a connection."""
 
     def leave(self) -> None:
         """Nothing: grpcio knows no way to send clients away and to serve them on."""

@@ -25,7 +25,7 @@ class Health:
 
     @property
     def leaving(self) -> bool:
-        """Whether the server is about to stop: it says that it is not ready, and still serves."""
+        """Whether requests should go elsewhere while it serves on: a stop is near, or other processes are missing."""
         return self._leaving
 
     @leaving.setter
@@ -36,8 +36,13 @@ class Health:
     @property
     def ready(self) -> bool:
         """Whether a balancer should send requests here: everything was tried, something answers, no stop is near."""
+        return not self.leaving and self.answers
+
+    @property
+    def answers(self) -> bool:
+        """Whether everything was tried, and some model answers."""
         repository = self._repository
-        return repository.loaded and not self.leaving and any(state.served for state in repository.states)
+        return repository.loaded and any(state.served for state in repository.states)
 
     def model_ready(self, name: str, version: str) -> bool:
         """Whether the model answers; an unknown one does not.

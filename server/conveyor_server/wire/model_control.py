@@ -8,6 +8,8 @@ from conveyor_server.engine.repository import Repository
 from conveyor_server.generated import inference_pb2 as pb
 from conveyor_server.generated import model_config_pb2 as config_pb
 from conveyor_server.generated.pool import Default
+from conveyor_server.wire.merging import merge_index
+from conveyor_server.wire.siblings import ModelChanges, Siblings
 
 _Request = pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest
 
@@ -17,24 +19,27 @@ class ModelControl:
 
     Args:
         repository: the models.
+        siblings: all processes that serve the same port; None when it is this one alone.
         allowed: whether clients may load and unload models at all.
         explicit: whether models are loaded by request, and not with what is in the repository.
     """
 
-    def __init__(self, repository: Repository, *, allowed: bool, explicit: bool) -> None:
+    def __init__(
+        self, repository: Repository, siblings: Siblings | None = None, *, allowed: bool, explicit: bool
+    ) -> None:
         self._repository = repository
+        self._siblings = siblings
+        self._changes: ModelChanges = siblings or repository
         self._allowed = allowed
         self._explicit = explicit
 
     async def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         """Every version with its state; the reason tells why one does not answer."""
         _refuse_name(request.repository_name)
-        response = pb.RepositoryIndexResponse()
-        for state in self._repository.states:
-            if state.status is ModelStatus.READY or not request.ready:
-                reason = "" if state.status is ModelStatus.READY else state.reason
-                response.models.add(name=state.name, version=str(state.version), state=state.status, reason=reason)
-        return response
+        if self._siblings is None:
+            return index_of(self._repository, request)
+        answers = await self._siblings.index(pb.RepositoryIndexRequest().SerializeToString())
+        return merge_index(answers, ready_only=request.ready)
 
     async def load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
         """Loads a model, with the configuration in the request or else the repository's; answers when it is ready."""
@@ -52,7 +57,7 @@ class ModelControl:
             if parameter.WhichOneof("parameter_choice") != "string_param":
                 raise InvalidRequest("invalid value type for load parameter 'config', expected string_param.")
             config = _parse_config(request.model_name, parameter.string_param)
-        await self._repository.load_model(request.model_name, config)
+        await self._changes.load_model(request.model_name, config)
         return pb.RepositoryModelLoadResponse()
 
     async def unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
@@ -62,7 +67,7 @@ class ModelControl:
             # No model depends on another here, so either value of it is obeyed.
             if name == "unload_dependents" and parameter.WhichOneof("parameter_choice") != "bool_param":
                 raise InvalidRequest("invalid value type for 'unload_dependents' parameter, expected bool_param.")
-        await self._repository.unload_model(request.model_name)
+        await self._changes.unload_model(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     def _permit(self, request: _Request) -> None:
@@ -88,6 +93,16 @@ def _check_name(model: str) -> None:
         raise InvalidRequest(
             f"invalid model name '{model[:100]}', model name must not contain path traversal characters"
         )
+
+
+def index_of(repository: Repository, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+    """The index of one process."""
+    response = pb.RepositoryIndexResponse()
+    for state in repository.states:
+        if state.status is ModelStatus.READY or not request.ready:
+            reason = "" if state.status is ModelStatus.READY else state.reason
+            response.models.add(name=state.name, version=str(state.version), state=state.status, reason=reason)
+    return response
 
 
 def _refuse_name(repository: str) -> None:

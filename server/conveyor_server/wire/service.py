@@ -21,9 +21,11 @@ from conveyor_server.generated import inference_pb2 as pb
 from conveyor_server.wire.call import Call, Context
 from conveyor_server.wire.health import Health
 from conveyor_server.wire.inference import Inference, RequestObserver, Wish, read_wish
+from conveyor_server.wire.merging import sum_statistics
 from conveyor_server.wire.model_control import ModelControl
 from conveyor_server.wire.reflection import REFLECTION_SERVICES, Reflection
 from conveyor_server.wire.rpc import MAX_SMALL_BYTES, Immediate, Messages, Rpc, ServerStream, TwoWayStream, Unary, parse
+from conveyor_server.wire.siblings import Siblings
 from conveyor_server.wire.statistics import statistics_of
 from conveyor_server.wire.streaming import stream_inferences
 from conveyor_server.wire.tokens import Scope
@@ -58,6 +60,7 @@ class InferenceService:
         name: what the server calls itself.
         allow_admin: whether clients may load and unload models.
         explicit: whether models are loaded by request, and not with what is in the repository.
+        siblings: all processes that serve the same port; None when it is this one alone.
     """
 
     def __init__(
@@ -68,13 +71,15 @@ class InferenceService:
         name: str = "conveyor",
         allow_admin: bool = False,
         explicit: bool = False,
+        siblings: Siblings | None = None,
     ) -> None:
         self._repository = repository
         self._observer = observer
         self._templates: RequestTemplates[Wish] = RequestTemplates()
         self._name = name
         self._health = health = Health(repository, SERVICE)
-        control = ModelControl(repository, allowed=allow_admin, explicit=explicit)
+        self._siblings = siblings
+        control = ModelControl(repository, siblings, allowed=allow_admin, explicit=explicit)
         reflection = Reflection([SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES])
         self.rpcs: Mapping[str, Mapping[str, Rpc]] = {
             SERVICE: {
@@ -110,7 +115,7 @@ class InferenceService:
 
     @property
     def leaving(self) -> bool:
-        """Set when the server is about to stop: it says that it is not ready, and still serves."""
+        """Set when requests should go elsewhere: it says that it is not ready, and still serves."""
         return self._health.leaving
 
     @leaving.setter
@@ -121,6 +126,11 @@ class InferenceService:
     def ready(self) -> bool:
         """Whether a balancer should send requests here: everything was tried, something answers, no stop is near."""
         return self._health.ready
+
+    @property
+    def answers(self) -> bool:
+        """Whether everything was tried, and some model answers."""
+        return self._health.answers
 
     @property
     def max_request_bytes(self) -> int | None:
@@ -216,7 +226,9 @@ class InferenceService:
 
     async def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         """What the models have done so far."""
-        return statistics_of(self._repository, request)
+        if self._siblings is None:
+            return statistics_of(self._repository, request)
+        return sum_statistics(await self._siblings.statistics(request.SerializeToString()))
 
 
 def _tensor_metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

@@ -1,4 +1,4 @@
-"""The statistics of served models as the message that clients read."""
+"""The statistics of the models that one process serves, as the message that clients read."""
 
 from conveyor_server.core.statistics import Duration
 from conveyor_server.engine.repository import Repository

@@ -68,6 +68,7 @@ class Ending(StrEnum):
     UNREAD = "answers not read"
     MEMORY = "held the most memory"
     WASTE = "took time for nothing"
+    BALANCE = "another worker has fewer"
     STOP = "server stops"
 
 

@@ -6,12 +6,13 @@ import itertools
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from conveyor_server.core.errors import RequestError
 from conveyor_server.wire.access import Access
 from conveyor_server.wire.certificates import Certificates
 from conveyor_server.wire.h2.admission import Admission
+from conveyor_server.wire.h2.adoption import AdoptedConnection
 from conveyor_server.wire.h2.connection import Connection, Hub
 from conveyor_server.wire.h2.limits import Ending, Ledger, Limits
 from conveyor_server.wire.h2.session import Shared
@@ -36,7 +37,7 @@ class H2Transport:
 
     Args:
         service: the handlers.
-        host: address to listen on.
+        host: address to listen on; None to listen nowhere, and serve what another process accepts.
         port: port to listen on; 0 takes a free one.
         limits: what peers may make it hold and wait for.
         unix_socket: path to listen at as well, without TLS; empty for none.
@@ -50,7 +51,7 @@ class H2Transport:
     def __init__(
         self,
         service: Service,
-        host: str,
+        host: str | None,
         port: int,
         limits: Limits,
         *,
@@ -67,12 +68,14 @@ class H2Transport:
         self._tls = certificates.grpc_context if certificates else None
         self._hub = Hub(shared, Ledger(limits.held_bytes), self._find_place, self._relieve)
         self._hub.empty.set()
-        self._sockets = listen_on_network(host, port)
-        self.port: int = self._sockets[0].getsockname()[1]
+        self._sockets = [] if host is None else listen_on_network(host, port)
+        self.port: int = self._sockets[0].getsockname()[1] if self._sockets else port
         self._unix_socket = unix_socket
         if unix_socket:
             self._sockets.append(listen_at_path(unix_socket))
         self._servers: list[asyncio.Server] = []
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._leaving = False
 
     @property
     def in_progress(self) -> int:
@@ -112,8 +115,36 @@ class H2Transport:
         listening.listen(BACKLOG)
         return server
 
+    def adopt(self, accepted: socket.socket, ended: Callable[[], None]) -> None:
+        """Serves a connection that another process has accepted; calls `ended` when it is no more."""
+        task = asyncio.create_task(self._adopt(accepted, ended))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    async def _adopt(self, accepted: socket.socket, ended: Callable[[], None]) -> None:
+        tls = None if accepted.family == socket.AF_UNIX else self._tls
+        try:
+            _, connection = await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: AdoptedConnection(self._hub, ended),
+                accepted,
+                ssl=tls,
+                ssl_handshake_timeout=self._limits.greeting_seconds if tls else None,
+            )
+        except OSError as error:  # the client has gone, or speaks no TLS, or not ours
+            log.debug("A connection did not come about: %s", error)
+            ended()
+        else:
+            if self._leaving:
+                connection.leave(Ending.STOP)
+
+    def send_away(self, count: int) -> None:
+        """Has so many connections end, the oldest ones, as soon as their calls have: their clients open others."""
+        for connection in list(itertools.islice(self._hub.connections, count)):
+            connection.leave(Ending.BALANCE)
+
     def leave(self) -> None:
         """Accepts no more connections, and asks clients to take their calls elsewhere; open calls go on."""
+        self._leaving = True
         for server in self._servers:
             server.close()
         if self._unix_socket and self._servers:
