@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -79,10 +80,20 @@ def token(
 
 
 async def _run(settings: Settings) -> None:
-    # Imported here, so that --help and a wrong flag need no runtime.
-    from conveyor_server.app import App
+    # Imported here, so that --help and a wrong flag need no runtime, one process no supervisor, and that one no models.
+    from conveyor_server.transport_choice import choose_transport
+    from conveyor_server.workers.count import choose_workers
 
-    await App(settings).run()
+    settings = replace(settings, transport=choose_transport(settings.transport))
+    workers = choose_workers(settings)
+    if workers == 1:
+        from conveyor_server.app import App
+
+        await App(settings).run()
+    else:
+        from conveyor_server.workers.supervisor import Supervisor
+
+        await Supervisor(settings, workers).run()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

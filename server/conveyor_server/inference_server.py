@@ -109,6 +109,10 @@ class InferenceServer:
         self._metrics.take_in(self.transport.refused)
         return self._metrics.exposition(self.repository.states, self.transport.in_progress)
 
+    async def hand_over(self) -> None:
+        """Sends all clients away, and answers what they ask until they have gone. Only `h2` can without a refusal."""
+        await self.transport.stop(grace=self._settings.drain_seconds)
+
     async def drain(self) -> None:
         """Takes no new work, and finishes what was accepted."""
         self.service.leaving = True

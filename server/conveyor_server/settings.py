@@ -181,6 +181,14 @@ class Settings:
         ExecutionProvider,
         Parameter(help="What runs the models. `cuda` fails when it cannot be used; `auto` falls back to the CPU."),
     ] = ExecutionProvider.AUTO
+    workers: Annotated[
+        int,
+        Parameter(
+            validator=_not_negative,
+            help="Processes that serve the same port, each with models of its own, kept running by another one. 0 "
+            "takes one for each whole CPU of the quota, as far as memory goes (256 MiB each); 1 with CUDA or grpcio.",
+        ),
+    ] = 0
     threads: Annotated[
         int,
         Parameter(

@@ -131,6 +131,7 @@ class Load:
         questions: asked in turn.
         deadline: seconds that a request may take.
         clients: how many ask at the same time.
+        persistent: whether a client goes on after a failure.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Load:
     deadline: float = 30.0
     clients: int = 8
     pause: float = 0.01
+    persistent: bool = True
     sent: int = 0
     versions: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
@@ -188,6 +190,8 @@ class Load:
             except grpc.aio.AioRpcError as error:
                 failure = Failure(error.code().name, error.details() or "", start, time.monotonic())
                 self.failures.append(failure)
+                if not self.persistent:
+                    return
             else:
                 self.slowest = max(self.slowest, time.monotonic() - start)
                 self._check(asked, pb.ModelInferResponse.FromString(answer))

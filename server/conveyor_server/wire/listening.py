@@ -1,6 +1,5 @@
 """Opens the sockets that gRPC is listened for on: addresses of the network, and a path. Knows no protocol."""
 
-import contextlib
 import os
 import socket
 import stat
@@ -20,25 +19,42 @@ def listen_on_network(host: str, port: int) -> list[socket.socket]:
     Raises:
         StartError: an address is taken or not ours.
     """
-    with contextlib.ExitStack() as opened:
-        sockets: list[socket.socket] = []
-        try:
-            for family, kind, protocol, _, (address, _, *rest) in socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            ):
-                sockets.append(opened.enter_context(socket.socket(family, kind, protocol)))
-                sockets[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sockets[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address != "::")
-                sockets[-1].bind((address, port, *rest))
+    return _bind(host, port, socket.SO_REUSEADDR, listen=True)
+
+
+def reserve_on_network(host: str, port: int) -> list[socket.socket]:
+    """Sockets that do not listen, and keep the port for processes that share it.
+
+    Args and errors are those of `listen_on_network`. A port that another server shares in this way would be given to
+    us as well, hence the look whether it is free at all.
+    """
+    for probe in listen_on_network(host, port):
+        port = port or probe.getsockname()[1]
+        probe.close()
+    return _bind(host, port, socket.SO_REUSEPORT, listen=False)
+
+
+def _bind(host: str, port: int, option: int, *, listen: bool) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, (address, _, *rest) in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            sockets.append(socket.socket(family, kind, protocol))
+            sockets[-1].setsockopt(socket.SOL_SOCKET, option, 1)
+            if family == socket.AF_INET6:
+                sockets[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address != "::")
+            sockets[-1].bind((address, port, *rest))
+            if listen:
                 sockets[-1].listen(BACKLOG)
-                port = sockets[-1].getsockname()[1]
-        except OSError as error:
-            raise StartError(
-                f"gRPC cannot listen on {host}:{port}: the port is taken or the address is not of this machine "
-                f"({error.strerror}). Choose another with --grpc-port or --host."
-            ) from error
-        opened.pop_all()
+            port = sockets[-1].getsockname()[1]
+    except OSError as error:
+        for opened in sockets:
+            opened.close()
+        raise StartError(
+            f"gRPC cannot listen on {host}:{port}: the port is taken or the address is not of this machine "
+            f"({error.strerror}). Choose another with --grpc-port or --host."
+        ) from error
     return sockets
 
 
