@@ -128,6 +128,11 @@ class Pool:
         for worker in self.workers:
             worker.kill()
 
+    async def close(self) -> None:
+        """The same, and returns when they have ended."""
+        self.kill()
+        await asyncio.gather(*(worker.ended() for worker in self.workers))
+
     def _stop_tending(self) -> None:
         for task in self._tending:
             task.cancel()

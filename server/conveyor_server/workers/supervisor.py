@@ -75,7 +75,7 @@ class Supervisor(Life):
         try:
             await self._start_http()
         except BaseException:
-            self._pool.kill()
+            await self._pool.close()
             raise
         log.info(
             "Conveyor %s, repository %s, %d CPU(s), %d workers: gRPC on %s:%d, HTTP on %s:%d",
@@ -150,7 +150,7 @@ class Supervisor(Life):
         self._acceptor.close()
         for reserved in self._reserved:
             reserved.close()
-        self._pool.kill()
+        await self._pool.close()
         await self._http.stop()
 
     def abandon(self) -> None:
