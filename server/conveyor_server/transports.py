@@ -7,12 +7,18 @@ from math import inf
 from typing import Protocol
 
 from conveyor_server.core.errors import RequestError
+from conveyor_server.engine.memory_budget import memory_budget
 from conveyor_server.place import Place
 from conveyor_server.security import Security
 from conveyor_server.settings import Settings, Transport
 from conveyor_server.transport_choice import choose_transport
 from conveyor_server.wire.connection_limits import ConnectionLimits
 from conveyor_server.wire.service import InferenceService
+
+HELD_SHARE = 4
+"""Of the memory that there is, a fourth may be what clients make all workers hold together."""
+LEAST_HELD, MOST_HELD = 64 * 2**20, 512 * 2**20
+"""Bytes that clients may make one process hold, however little or much memory there is."""
 
 
 class GrpcServer(Protocol):
@@ -80,7 +86,11 @@ def open_transport(
             service,
             None if place else settings.host,
             settings.grpc_port,
-            Limits(**vars(limits), max_waiting_calls=settings.max_waiting_calls),
+            Limits(
+                **vars(limits),
+                max_waiting_calls=settings.max_waiting_calls,
+                held_bytes=held_bytes(memory_budget(), place.count if place else 1),
+            ),
             unix_socket="" if place else settings.unix_socket,
             certificates=security.certificates,
             access=security.access,
@@ -98,3 +108,8 @@ def open_transport(
         access=security.access,
         shares_port=place is not None,
     )
+
+
+def held_bytes(memory: int, workers: int) -> int:
+    """What clients may make one of so many processes hold of requests and answers, in bytes."""
+    return max(LEAST_HELD, min(memory // HELD_SHARE // workers, MOST_HELD))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from conveyor_server.core.errors import StartError
 from conveyor_server.engine.cpu_budget import CGROUP, cgroup_quota
+from conveyor_server.engine.memory_budget import memory_budget
 from conveyor_server.engine.providers import ExecutionProvider
 from conveyor_server.settings import Settings, Transport
 
@@ -36,18 +37,7 @@ def choose_workers(settings: Settings) -> int:
 def affordable_workers(cgroup: Path = CGROUP) -> int:
     """As many workers as there are whole CPUs for this process, and memory for them; at least 1."""
     cpus = min(len(os.sched_getaffinity(0)), int(cgroup_quota(cgroup) or 2**16))
-    return max(1, min(cpus, _memory(cgroup) // _WORKER_BYTES))
-
-
-def _memory(cgroup: Path) -> int:
-    """Bytes that this process and its children may take: the machine's, cut by the container's limit."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for file in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):
-        try:
-            memory = min(memory, int(file.read_text()))
-        except (OSError, ValueError):  # no such version of cgroups; "max"
-            continue
-    return memory
+    return max(1, min(cpus, memory_budget(cgroup) // _WORKER_BYTES))
 
 
 def _why_only_one(settings: Settings) -> str:

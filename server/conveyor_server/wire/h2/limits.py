@@ -19,7 +19,7 @@ class Limits(ConnectionLimits):
     held_bytes_per_connection: int = 128 * 2**20
     """Requests that are not whole yet, and answers that the client does not read."""
     held_bytes: int = 512 * 2**20
-    """The same over all connections."""
+    """The same over all connections, and what open calls take by themselves."""
     greeting_seconds: float = 10.0
     """How long a connection may take to begin with HTTP/2."""
     stall_seconds: float = 20.0
