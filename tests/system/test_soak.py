@@ -6,10 +6,13 @@ quiet moments, in which nothing may be left of what was, and ends by SIGTERM und
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import time
 import urllib.request
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -143,7 +146,10 @@ class Soak:
     async def rest(self, descriptors=None):
         """What the server holds when its clients have gone, and nothing is left of them."""
         await self.clients.stop()
-        await until(lambda: asyncio.to_thread(self.rests, descriptors))
+        try:
+            await until(lambda: asyncio.to_thread(self.rests, descriptors))
+        except TimeoutError:
+            raise AssertionError(f"It does not come to rest: {self.seen}, {descriptors} before.") from None
         return held_by(self.server.process.pid)
 
     def rests(self, descriptors):
@@ -151,7 +157,9 @@ class Soak:
             lines = page.read().decode().splitlines()
         values = dict(line.rsplit(" ", 1) for line in lines if line.startswith(NOT_AT_REST))
         assert len(values) == len(NOT_AT_REST)
-        few = descriptors is None or held_by(self.server.process.pid).descriptors <= descriptors
+        files = Path(f"/proc/{self.server.process.pid}/fd")
+        self.seen = values, Counter(re.sub(r"\d+", "", str(file.readlink())) for file in files.iterdir())
+        few = descriptors is None or self.seen[1].total() <= descriptors
         return few and not any(float(value) for value in values.values())
 
     def in_a_gap(self, one):
