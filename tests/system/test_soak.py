@@ -5,6 +5,7 @@ quiet moments, in which nothing may be left of what was, and ends by SIGTERM und
 """
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -43,6 +44,15 @@ async def until(reached):
             if await reached():
                 return
             await asyncio.sleep(0.1)
+
+
+def open_files(process):
+    """How many there are of each kind."""
+    kinds = Counter()
+    for file in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            kinds[re.sub(r"\d+", "", str(file.readlink()))] += 1
+    return kinds
 
 
 class Versions:
@@ -157,8 +167,7 @@ class Soak:
             lines = page.read().decode().splitlines()
         values = dict(line.rsplit(" ", 1) for line in lines if line.startswith(NOT_AT_REST))
         assert len(values) == len(NOT_AT_REST)
-        files = Path(f"/proc/{self.server.process.pid}/fd")
-        self.seen = values, Counter(re.sub(r"\d+", "", str(file.readlink())) for file in files.iterdir())
+        self.seen = values, open_files(self.server.process.pid)
         few = descriptors is None or self.seen[1].total() <= descriptors
         return few and not any(float(value) for value in values.values())
 
