@@ -1,11 +1,13 @@
 """Owns the reading of an ONNX file that may be anything: from bytes read once, nothing else opened, nothing run."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 
 from conveyor_exporter.errors import ModelFileRefused
 
@@ -47,6 +49,8 @@ def read_model(path: Path) -> ModelFile:
         raise ModelFileRefused(f"{path} is no ONNX file, or it is broken.") from error
     if not model.graph.node or not model.opset_import:  # nearly any bytes are a message of some unknown fields
         raise ModelFileRefused(f"{path} is no ONNX file: it has no nodes or names no operator set.")
+    if _has_broken_text(model):
+        raise ModelFileRefused(f"{path} is broken: a name in it is not UTF-8.")
     outside = [tensor.name for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
         raise ModelFileRefused(
@@ -54,6 +58,22 @@ def read_model(path: Path) -> ModelFile:
             "Save the model as a single file."
         )
     return ModelFile(path, len(content), hashlib.sha256(content).hexdigest(), model)
+
+
+def _has_broken_text(message: Message) -> bool:
+    """Whether some text of a message is none: protobuf takes any bytes for a string of proto2, and gives them back."""
+    for field in message.DESCRIPTOR.fields:
+        if field.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
+            continue
+        value = getattr(message, field.name)
+        values: Iterable[object]
+        if isinstance(value, Message):
+            values = [value] if message.HasField(field.name) else []
+        else:
+            values = [value] if isinstance(value, str | bytes) else value
+        if any(_has_broken_text(one) if isinstance(one, Message) else isinstance(one, bytes) for one in values):
+            return True
+    return False
 
 
 def printable(text: str) -> str:

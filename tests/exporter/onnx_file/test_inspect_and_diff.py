@@ -203,6 +203,14 @@ def test_a_broken_weight_is_one_clear_line(files, capsys):
     assert "'conv2d.bias' cannot be read" in capsys.readouterr().err
 
 
+def test_a_name_that_is_no_text_is_refused(files, capsys):
+    first, second, model = files
+    second.write_bytes(model.SerializeToString().replace(b"conv2d", b"conv\xe2d"))
+    for command, code in ((["inspect", str(second)], 1), (["diff", str(first), str(second)], 2)):
+        assert run(command) == code
+        assert "is broken: a name in it is not UTF-8" in capsys.readouterr().err
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_damaged_files_are_refused_or_described_but_never_a_crash(exported_tutorial, tmp_path_factory, data):
