@@ -123,7 +123,7 @@ class Connection(asyncio.BufferedProtocol):
             self._break(error)
             return
         self._pace_reading(nbytes, began)
-        if self._session.has_output:
+        if self._session.has_output or self._session.over:
             self._flush_soon()
         else:
             self._account()
@@ -227,7 +227,7 @@ class Connection(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         self._flushing = None
         session = self._session
-        if self._writable:
+        if self._writable and not session.over:
             began = time.thread_time()
             try:
                 data = session.output(WRITE_AT_ONCE)
@@ -242,10 +242,10 @@ class Connection(asyncio.BufferedProtocol):
                 self._earn()
                 if not self._pace.owes:  # it was answered in the meantime
                     self._read_on()
-            if session.over:
-                self._loop.call_later(LINGER_SECONDS, self._transport.close)
-            elif len(data) >= WRITE_AT_ONCE:
+            if len(data) >= WRITE_AT_ONCE and not session.over:
                 self._flush_soon()
+        if self._writable and session.over:
+            self._loop.call_later(LINGER_SECONDS, self._transport.close)
         self._account()
 
     def _account(self) -> None:

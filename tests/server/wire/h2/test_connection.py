@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from struct import pack
 
 from conveyor_server.wire.h2.admission import Admission
 from conveyor_server.wire.h2.connection import LINGER_SECONDS, Connection, Hub
@@ -12,7 +13,7 @@ from support import http2_frames as h2
 from support.echo_service import NAME, EchoService, message
 from support.virtual_time import run_in_virtual_time
 
-NOW = f"/{NAME}/Now".encode()
+NOW, CHAT = f"/{NAME}/Now".encode(), f"/{NAME}/Chat".encode()
 
 
 def in_virtual_time(test):
@@ -106,6 +107,21 @@ async def test_who_has_been_answered_and_sent_away_closes_the_connection_himself
 async def test_a_client_that_does_not_close_is_not_waited_for_long():
     client = Client()
     await all_answered_and_sent_away(client)
+    since = asyncio.get_running_loop().time()
+    await asyncio.sleep(10 * LINGER_SECONDS)
+    assert client.socket.closed_at == since + LINGER_SECONDS
+
+
+@in_virtual_time
+async def test_the_last_call_that_is_given_up_ends_a_connection_that_leaves():
+    """Then nothing is left to be sent, and so nothing else would end it."""
+    client = Client()
+    client.send(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(CHAT)))
+    client.connection.leave(Ending.AGE)
+    [ping] = [payload for kind, flags, _, payload in await client.take() if kind == h2.PING and not flags]
+    client.send(h2.frame(h2.PING, h2.ACK, 0, ping))
+    assert h2.GOAWAY in [kind for kind, *_ in await client.take()]
+    client.send(h2.frame(h2.RST_STREAM, 0, 1, pack(">I", 8)))
     since = asyncio.get_running_loop().time()
     await asyncio.sleep(10 * LINGER_SECONDS)
     assert client.socket.closed_at == since + LINGER_SECONDS
