@@ -35,6 +35,9 @@ STOPPING = "UNAVAILABLE"
 """What a bare client is told while the server is stopped and started."""
 STOPPING_TEXTS = ("The server is shutting down", "is not at ready state: it is still loading")
 """The same on a stream, where an answer has no code."""
+NOT_SENT_AGAIN = "GOAWAY received"
+"""What grpc says of a request that it was about to send on a connection that is leaving, and that is too large for the
+copy which it keeps to send others again (256 KiB)."""
 CONTRACT = {
     "predict": {"OK"},
     "infer": {"OK", STOPPING},
@@ -82,7 +85,7 @@ class Tally:
         one = Ended(kind, code, details, sent, time.monotonic())
         if code not in CONTRACT[kind]:
             self.breaches.append(one)
-        elif code == STOPPING and kind != "deadline":
+        elif code == STOPPING and kind != "deadline" and not (kind == "too large" and NOT_SENT_AGAIN in details):
             self.refused.append(one)
 
     def unaccounted(self) -> dict[str, int]:
