@@ -38,6 +38,15 @@ def test_the_smallest_run_that_is_about_as_fast_per_row_as_any(seconds, best):
     assert chosen.rows_per_second == pytest.approx(best / seconds(best))
 
 
+@pytest.mark.parametrize("begin", [0.0, 0.02, 0.05, 0.1])
+def test_a_machine_that_is_slow_for_a_while_changes_nothing(begin):
+    """Else a replica that was disturbed when it started would be a slow one for as long as it lives."""
+    machine = Machine(lambda rows: (5e-5 + rows * 1e-5) * (3 if begin <= machine.now < begin + 0.1 else 1))
+    chosen = tune_run_size(machine.run, machine.clock, SIZES)
+    assert chosen.rows == 64
+    assert chosen.seconds == pytest.approx(5e-5 + 64e-5)
+
+
 def test_a_slow_model_is_not_tried_beyond_patience():
     machine = Machine(lambda rows: 2.0 * rows)
     tune_run_size(machine.run, machine.clock, SIZES)
