@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from conveyor_server.core.batch import Batch, Entry
-from conveyor_server.core.batch_queue import BatchQueue, LevelPolicy, QueuePolicy
+from conveyor_server.core.batch_queue import MOST_ENTRIES, BatchQueue, LevelPolicy, QueuePolicy
 from conveyor_server.core.errors import DeadlineExceeded, Overloaded, ServerFailed, WaitExpired
 
 RUN_SIZE, MAX_ROWS = 4, 12
@@ -41,6 +41,15 @@ def test_whole_entries_up_to_the_run_size_in_order_of_arrival():
     assert [(e, a, b) for e, a, b in waiting.next_batch(0).slices] == [(entries[0], 0, 2), (entries[1], 0, 1)]
     assert [e for e, _, _ in waiting.next_batch(0).slices] == entries[2:]
     assert waiting.next_batch(0) is None
+
+
+def test_many_small_entries_do_not_share_one_batch():
+    """All that share it are answered at once, and others wait meanwhile."""
+    waiting = BatchQueue(2 * MOST_ENTRIES, QueuePolicy(max_rows=3 * MOST_ENTRIES, max_bytes=10**6))
+    for _ in range(MOST_ENTRIES + 1):
+        waiting.push(entry(1))
+    waiting.push(entry(MOST_ENTRIES))
+    assert [len(waiting.next_batch(0).slices) for _ in range(2)] == [MOST_ENTRIES, 2]
 
 
 def test_entries_of_different_inner_shapes_do_not_share_a_batch():
