@@ -11,7 +11,6 @@ from math import inf
 from conveyor_server.core.batch import Batch, Entry, fail
 from conveyor_server.core.errors import DeadlineExceeded, Overloaded, WaitExpired
 
-
 MOST_ENTRIES = 128
 """In one batch, also where a run would take more: answering so many takes about half a millisecond at once."""
 
