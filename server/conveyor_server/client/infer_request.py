@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from conveyor_server.core.varint import varint
 from conveyor_server.generated import inference_pb2 as pb
 
 Parameter = bool | int | float | str
@@ -80,14 +81,4 @@ def _parts(wish: Wish, tensors: tuple[TensorHead, ...], sizes: tuple[int, ...]) 
         request.outputs.add(name=name)
     for name, field, value in wish.parameters:
         setattr(request.parameters[name], field, value)
-    return request.SerializeToString(), [_RAW_INPUT_CONTENTS + _varint(size) for size in sizes]
-
-
-def _varint(number: int) -> bytes:
-    """A number in groups of seven bits, the lowest first; all but the last have the eighth bit set."""
-    groups = bytearray()
-    while number > 0x7F:
-        groups.append(number & 0x7F | 0x80)
-        number >>= 7
-    groups.append(number)
-    return bytes(groups)
+    return request.SerializeToString(), [_RAW_INPUT_CONTENTS + varint(size) for size in sizes]
