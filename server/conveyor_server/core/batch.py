@@ -60,10 +60,15 @@ class Batch:
         if len(self.slices) == 1:
             entry, start, stop = self.slices[0]
             return entry.inputs if self.rows == entry.rows else tuple(array[start:stop] for array in entry.inputs)
-        columns = zip(
-            *([array[start:stop] for array in entry.inputs] for entry, start, stop in self.slices), strict=True
+        return tuple(
+            np.concatenate(
+                [
+                    entry.inputs[place] if stop - start == entry.rows else entry.inputs[place][start:stop]
+                    for entry, start, stop in self.slices
+                ]
+            )
+            for place in range(len(self.slices[0][0].inputs))
         )
-        return tuple(np.concatenate(column) for column in columns)
 
     def scatter(self, outputs: Sequence[Array]) -> None:
         """Gives each entry its own rows, as views. An entry that cannot take them does not touch the others."""

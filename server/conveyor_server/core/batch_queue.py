@@ -67,13 +67,15 @@ class BatchQueue:
     Args:
         run_size: rows of a full batch. Entries up to this size are never split; larger ones fill whole runs.
         policy: the limits.
+        mixed: whether entries may differ in axes other than the batch's; those do not share a batch.
     """
 
-    def __init__(self, run_size: int, policy: QueuePolicy) -> None:
+    def __init__(self, run_size: int, policy: QueuePolicy, *, mixed: bool = True) -> None:
         self.run_size = run_size
         self.rows = 0
         self.bytes = 0
         self._policy = policy
+        self._mixed = mixed
         self._max_delay = policy.max_delay
         self._level_policies = [policy.by_level.get(level, policy.default) for level in range(1, policy.levels + 1)]
         # One line for each level, and behind them one for those that waited too long.
@@ -130,7 +132,7 @@ class BatchQueue:
                 if (entry.done or entry.deadline <= now or entry.expires <= now) and self._is_over(entry, now):
                     line.popleft()
                     continue
-                if batch.slices and not _same_form(entry, batch.slices[0][0]):
+                if self._mixed and batch.slices and not _same_form(entry, batch.slices[0][0]):
                     return batch
                 rows = entry.rows - entry.taken
                 if rows > size - batch.rows and entry.rows <= self.run_size:

@@ -84,6 +84,11 @@ class ModelSpec:
         """Whether the first axis of every input and output counts rows."""
         return self.max_batch_size > 0
 
+    @property
+    def has_open_axes(self) -> bool:
+        """Whether requests may differ in more than their number of rows."""
+        return any(-1 in tensor.shape[1:] for tensor in self.inputs)
+
     @cached_property
     def max_request_bytes(self) -> int | None:
         """The most that a request for this model can have; None where nothing in the model limits it."""

@@ -76,6 +76,14 @@ class Batcher:
 
     All methods are called in the event loop's thread. A batch forms when a runner is free, never because a timer rang,
     unless a delay was asked for.
+
+    Args:
+        model: what to run.
+        policy: what may wait for it.
+        observer: is told of each run.
+        runners: how many runs there may be at a time.
+        mixed: as in `BatchQueue`.
+        clock: seconds; the event loop's, if none is given.
     """
 
     def __init__(
@@ -85,17 +93,19 @@ class Batcher:
         observer: Observer,
         *,
         runners: int = 1,
+        mixed: bool = True,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock or self._loop.time
         self._model = model
         self._observer = observer
-        self._queue = BatchQueue(model.run_size, policy)
+        self._queue = BatchQueue(model.run_size, policy, mixed=mixed)
         self._throughput = Throughput(model.rows_per_second, model.run_size)
         self._runners = self._free_runners = runners
         self._threads = None if model.in_place else ThreadPoolExecutor(runners, thread_name_prefix="runner")
         self._running_rows = 0
+        self._had_company = False
         self._dispatch_at: asyncio.Handle | None = None
         self._draining = False
         self._idle = asyncio.Event()
@@ -165,12 +175,20 @@ class Batcher:
             self._threads.shutdown(wait=False)
 
     def _dispatch_soon(self) -> None:
-        # Not at once: everything that arrives in this turn of the loop shares the batch.
+        # Not at once: what arrives in this turn of the loop shares the batch.
         if self._dispatch_at is not None:
             if not isinstance(self._dispatch_at, asyncio.TimerHandle):
                 return
             self._dispatch_at.cancel()
-        self._dispatch_at = self._loop.call_soon(self._dispatch)
+        self._dispatch_at = self._loop.call_soon(self._await_company)
+
+    def _await_company(self) -> None:
+        if self._queue.rows >= self._queue.run_size or not self._had_company:
+            self._dispatch()
+        else:
+            # What came while the requests of that turn were read is read in this one, after this. That doubles the
+            # batches where many clients ask; the only request there is need not wait for it.
+            self._dispatch_at = self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         self._dispatch_at = None
@@ -193,6 +211,7 @@ class Batcher:
     def _start(self, batch: Batch, now: float) -> None:
         self._free_runners -= 1
         self._running_rows += batch.rows
+        self._had_company = len(batch.slices) > 1
         if self._threads is None:
             outcome = self._run(batch)
             if len(batch.slices) > FEW_ANSWERS:  # many answers take as long as a run: let the loop look up in between

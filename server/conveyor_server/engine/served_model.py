@@ -99,7 +99,8 @@ class ModelLoader:
         statistics = ModelStatistics()
         observer = _Both(statistics, self._observe(model.spec.name))
         labels = output_labels(model.spec, read_labels(config, folder, files))
-        batcher = Batcher(model, queue_policy(config, self._defaults.queue), observer, runners=count)
+        policy = queue_policy(config, self._defaults.queue)
+        batcher = Batcher(model, policy, observer, runners=count, mixed=model.spec.has_open_axes)
         return ServedModel(
             model, batcher, ResponseEncoder(model.spec), effective_config(config, model, count), labels, statistics
         )

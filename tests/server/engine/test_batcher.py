@@ -57,6 +57,35 @@ async def test_rule_1_what_arrives_in_one_turn_of_the_loop_shares_a_run(free_mod
     assert runs.rows == [5]
 
 
+async def test_rule_1_where_requests_had_company_so_does_what_arrives_in_the_turn_after(free_model):
+    runs = Runs()
+    batcher = Batcher(free_model, LIMITS, runs)
+    slots = [submit(batcher, 1), submit(batcher, 2)]
+    for slot in slots:
+        await slot.wait()
+    slots.append(submit(batcher, 3))
+    await asyncio.sleep(0)  # requests in other sockets are read now
+    slots.append(submit(batcher, 5))
+    await asyncio.sleep(0)
+    slots.append(submit(batcher, 4))  # that run is full
+    for slot in slots:
+        await slot.wait()
+        assert_own_rows(slot)
+    assert runs.rows == [3, 8, 4]
+
+
+async def test_rule_1_a_request_that_had_none_waits_for_none(free_model):
+    runs = Runs()
+    batcher = Batcher(free_model, LIMITS, runs)
+    for _ in range(2):
+        slots = [submit(batcher, 1)]
+        await asyncio.sleep(0)
+        slots.append(submit(batcher, 1))
+        for slot in slots:
+            await slot.wait()
+    assert runs.rows == [1] * 4
+
+
 async def test_rule_1_a_delay_is_kept_when_asked_for_and_cut_short_by_a_full_batch():
     model, runs = PuppetModel(free=True, in_place=True), Runs()
     batcher = Batcher(model, QueuePolicy(64, 10**6, max_delay=60.0), runs)
