@@ -50,7 +50,7 @@ def compare(servers: Sequence[Server], rows: Sequence[Row], options: argparse.Na
     """Measures what is not measured yet."""
     kept, begin = KeptRounds(options.folder), time.monotonic()
     kept.begin(facts(options), resume=options.resume)
-    model = network.write_repository(MODELS)
+    model = network.write_repository(MODELS / network.TUTORIAL)
     for number in range(options.rounds):
         if not kept.load("in-process", number):
             kept.save("in-process", number, in_process.run(model, [SERVER_CORE], IN_PROCESS_SECONDS))

@@ -3,7 +3,8 @@
 For each server on one core, the load generator on another: first its sustainable rate, which is what it answers when
 it is always busy and never overrun. Then multiples of that rate are offered, each to a fresh server, each request with
 a deadline, after which the client cancels it as gRPC's clients do. Goodput counts requests answered with outputs within
-their deadline. Ours then bears three times its rate for a minute.
+their deadline. Ours then bears three times its rate for a minute. All that for networks of different weight: how much
+is left under overload depends on what an answer costs against what a refusal does.
 
 What is measured lies in .benchmarks/overload; an interrupted run goes on where it was. With --json the results are
 written when all is done; `python benchmarks/report.py` makes docs/benchmarks.md of them.
@@ -15,6 +16,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,28 @@ from harness.servers import SERVERS, Kind, Server, Unavailable
 from harness.tables import overload_table
 from harness.watching import Resident, Watched
 
-NAMES = ("conveyor-h2", "conveyor-grpcio", "triton", "mlserver", "kserve")
+
+@dataclass(frozen=True)
+class Case:
+    """How a network is asked."""
+
+    servers: Sequence[str]
+    factors: Sequence[float]
+    """What is offered, in sustainable rates."""
+    deadline: float
+    """Of each request, in seconds."""
+    in_flight: int
+    """In the measurement of the sustainable rate."""
+
+
+OURS = ("conveyor-h2", "conveyor-grpcio")
+NAMES = (*OURS, "triton", "mlserver", "kserve")
+CASES = {
+    "tutorial": Case(NAMES, (0.5, 1, 1.5, 2, 3), 0.1, 64),
+    "medium": Case(NAMES, (1, 2, 3), 0.1, 64),
+    "large": Case(OURS, (1, 3), 1.0, 16),
+}
+"""By network."""
 CODES = {
     NOT_SENT: "not sent",
     NO_ANSWER: "no answer",
@@ -45,8 +68,6 @@ CODES = {
 CODES |= {13: "INTERNAL", 14: "UNAVAILABLE"}
 REFUSALS = (1, 8, 14)
 """CANCELLED is how grpc resets a call that it has no room for; what the client gives up is NO_ANSWER or NOT_SENT."""
-IN_FLIGHT = 64
-"""In the measurement of the sustainable rate."""
 MINUTE_FACTOR = 3.0
 """Multiple of the sustainable rate that ours bears for a minute."""
 
@@ -91,47 +112,52 @@ def offer(running: RunningServer, target: Target, rate: float, seconds: float) -
     return figures
 
 
-def one_server(server: Server, options: argparse.Namespace) -> Json:
-    """Everything of one server."""
-    with loaded(server, options) as (_, target):
-        runs = [closed_loop(target, IN_FLIGHT, 2.5) for _ in range(3)]
+def one_server(server: Server, size: str, options: argparse.Namespace) -> Json:
+    """Everything of one server with one network."""
+    case = CASES[size]
+    with loaded(server, size, options) as (_, target):
+        runs = [closed_loop(target, case.in_flight, 2.5) for _ in range(3)]
     sustainable = median(describe(run, target.timeout)["goodput_per_second"] for run in runs)
-    print(f"{server.title}: sustains {sustainable:,.0f}/s", flush=True)
-    curve = [bear(server, sustainable, factor, options.seconds, options) for factor in options.factors]
+    print(f"{server.title}, {size} network: sustains {sustainable:,.0f}/s", flush=True)
+    factors = options.factors or case.factors
+    curve = [bear(server, size, sustainable, factor, options.seconds, options) for factor in factors]
     found: Json = {"sustainable_per_second": sustainable, "curve": curve}
     if server.kind is Kind.OURS and options.minute:
-        found["minute"] = bear(server, sustainable, MINUTE_FACTOR, options.minute, options)
+        found["minute"] = bear(server, size, sustainable, MINUTE_FACTOR, options.minute, options)
     return found
 
 
 @contextmanager
-def loaded(server: Server, options: argparse.Namespace) -> Iterator[tuple[RunningServer, Target]]:
+def loaded(server: Server, size: str, options: argparse.Namespace) -> Iterator[tuple[RunningServer, Target]]:
     """A fresh server that is warm, and what to ask of it."""
-    with RunningServer(server, [SERVER_CORE]) as running:
+    case = CASES[size]
+    with RunningServer(server, [SERVER_CORE], size=size) as running:
         message = network.message(network.images(1))
-        target = Target("127.0.0.1", running.port, message, options.deadline / 1e3, options.connections)
-        closed_loop(target, IN_FLIGHT, 1.0)
+        target = Target("127.0.0.1", running.port, message, case.deadline, options.connections)
+        closed_loop(target, case.in_flight, 1.0)
         yield running, target
 
 
-def bear(server: Server, sustainable: float, factor: float, seconds: float, options: argparse.Namespace) -> Json:
+def bear(
+    server: Server, size: str, sustainable: float, factor: float, seconds: float, options: argparse.Namespace
+) -> Json:
     """The offer that others disturbed least, of as many as are allowed; each meets a fresh server."""
     tries: list[Json] = []
     while len(tries) < options.tries and (not tries or noise(tries[-1]) > DISTURBED):
-        with loaded(server, options) as (running, target):
+        with loaded(server, size, options) as (running, target):
             figures = offer(running, target, sustainable * factor, seconds)
             if not figures["ended"]:
-                figures["afterwards_per_second"] = afterwards(target)
+                figures["afterwards_per_second"] = afterwards(target, CASES[size].in_flight)
         figures |= {"factor": factor, "goodput_ratio": figures["goodput_per_second"] / sustainable}
         show(figures)
         tries.append(figures)
     return calmest(tries)
 
 
-def afterwards(target: Target) -> float:
+def afterwards(target: Target, in_flight: int) -> float:
     """What a server answers in time when the overload is over."""
     try:
-        return describe(closed_loop(target, IN_FLIGHT, 1.0), target.timeout)["goodput_per_second"]
+        return describe(closed_loop(target, in_flight, 1.0), target.timeout)["goodput_per_second"]
     except ConnectionError:
         return 0.0
 
@@ -152,7 +178,6 @@ def facts(options: argparse.Namespace) -> Json:
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine.describe(),
-        "deadline_ms": options.deadline,
         "seconds": options.seconds,
         "minute": options.minute,
         "connections": options.connections,
@@ -164,23 +189,28 @@ def measure(servers: Sequence[Server], options: argparse.Namespace) -> Json:
     """What is not measured yet is; returns all."""
     kept = KeptRounds(options.folder)
     kept.begin(facts(options), resume=options.resume)
-    for server in servers:
-        if not kept.load(server.name, 0):
-            try:
-                kept.save(server.name, 0, one_server(server, options))
-            except Unavailable as error:
-                print(f"{server.title}: left out, {error}", flush=True)
-    found = {server.name: kept.load(server.name, 0) for server in servers}
-    return {**kept.facts(), "servers": {name: one for name, one in found.items() if one}}
+    networks: dict[str, Json] = {}
+    for size in options.networks:
+        networks[size] = {"deadline_ms": CASES[size].deadline * 1e3, "servers": {}}
+        for server in [server for server in servers if server.name in CASES[size].servers]:
+            name = f"{server.name}-{size}"
+            if not kept.load(name, 0):
+                try:
+                    kept.save(name, 0, one_server(server, size, options))
+                except Unavailable as error:
+                    print(f"{server.title}: left out, {error}", flush=True)
+                    continue
+            networks[size]["servers"][server.name] = kept.load(name, 0)
+    return {**kept.facts(), "networks": networks}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servers", nargs="+", choices=NAMES, default=NAMES)
-    parser.add_argument("--factors", type=float, nargs="+", default=[0.5, 1, 1.5, 2, 3], help="in sustainable rates")
+    parser.add_argument("--networks", nargs="+", choices=CASES, default=tuple(CASES), help="by weight")
+    parser.add_argument("--factors", type=float, nargs="+", help="other multiples of the sustainable rates")
     parser.add_argument("--seconds", type=float, default=6, help="how long each is offered")
     parser.add_argument("--minute", type=float, default=60, help="how long ours bears three times its rate; 0: not")
-    parser.add_argument("--deadline", type=float, default=100, help="of each request, in milliseconds")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--tries", type=int, default=2, help="for what others on the machine disturb")
     parser.add_argument("--flags", type=shlex.split, default=[], help="more flags for our server")
@@ -198,7 +228,8 @@ def main() -> None:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(to_text(found))
-    Console(width=150).print(overload_table(found).for_terminal())
+    for size, one in found["networks"].items():
+        Console(width=150).print(overload_table(size, one).for_terminal())
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def measure(servers: Sequence[Server], options: argparse.Namespace) -> Compariso
     """As a full comparison does, with fewer servers and loads and shorter."""
     rows = [row for row in ROWS if row.name in LOADS]
     raw: Json = {"servers": {server.name: {"rounds": []} for server in servers}, "in_process": []}
-    model = network.write_repository(MODELS)
+    model = network.write_repository(MODELS / network.TUTORIAL)
     for number in range(options.rounds):
         raw["in_process"].append(in_process.run(model, [SERVER_CORE], 0.25, (32,)))
         for server in rotated(servers, number):

@@ -67,7 +67,8 @@ def noise(found: Comparison) -> str:
 
 def warning(found: Comparison, overload: Json | None, rounds: int) -> str:
     """What readers must know first, if the run was not as it should be."""
-    points = [point for server in (overload or {"servers": {}})["servers"].values() for point in server["curve"]]
+    networks = (overload or {"networks": {}})["networks"].values()
+    points = [point for one in networks for server in one["servers"].values() for point in server["curve"]]
     shares = [measuring.noise(window) for window in (*found.all_windows(), *points)]
     reasons = []
     if rounds < ROUNDS:
@@ -86,8 +87,12 @@ def calm(shares: Iterable[float]) -> int:
 def overload_section(overload: Json | None) -> str:
     if overload is None:
         return "Not measured."
-    table = tables.overload_table(overload).markdown()
-    return f"![goodput over the offered rate](benchmarks/overload.svg)\n\nCommit {overload['commit']}.\n\n{table}"
+    parts = [f"Commit {overload['commit']}."]
+    for size, one in overload["networks"].items():
+        parts.append(f"### The {size} network, {one['deadline_ms']:g} ms")
+        parts.append(f"![goodput over the offered rate](benchmarks/overload-{size}.svg)")
+        parts.append(tables.overload_table(size, one).markdown())
+    return "\n\n".join(parts)
 
 
 def left_out(found: Comparison) -> str:
@@ -122,8 +127,8 @@ def write(folder: Path) -> None:
     (folder / "benchmarks.md").write_text(document(found, overload))
     for draw in (charts.throughput, charts.cpu, charts.images, charts.latency):
         draw(found, data / f"{draw.__name__}.svg")
-    if overload:
-        charts.overload(overload, data / "overload.svg")
+    for size, one in (overload or {"networks": {}})["networks"].items():
+        charts.overload(size, one, data / f"overload-{size}.svg")
 
 
 def main() -> None:

@@ -31,7 +31,9 @@ class Answer(NamedTuple):
     """Bytes of the body: with gRPC its message and the five bytes before it."""
 
 
-def ask_and_check(server: Server, port: int, pixels: np.ndarray, *, stream: bool = False) -> Answer:
+def ask_and_check(
+    server: Server, port: int, pixels: np.ndarray, *, stream: bool = False, size: str = network.TUTORIAL
+) -> Answer:
     """One request whose answer must be right, by a stream of one request if asked.
 
     Raises:
@@ -43,13 +45,13 @@ def ask_and_check(server: Server, port: int, pixels: np.ndarray, *, stream: bool
         if answer.outputs.size != len(pixels):
             raise network.WrongAnswer(f"{answer.outputs.size} zeros came for {len(pixels)} images.")
     else:
-        network.check(pixels, answer.outputs)
+        network.check(pixels, answer.outputs, size)
     return answer
 
 
-def ask_one_image(server: Server, port: int) -> None:
+def ask_one_image(server: Server, port: int, size: str = network.TUTORIAL) -> None:
     """As `ask_and_check`, with one image."""
-    ask_and_check(server, port, network.images(1))
+    ask_and_check(server, port, network.images(1), size=size)
 
 
 def ask_whether_ready(_server: Server, port: int) -> None:

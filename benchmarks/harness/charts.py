@@ -91,8 +91,8 @@ def latency(found: Comparison, file: Path) -> None:
         save(figure, file)
 
 
-def overload(found: Json, file: Path) -> None:
-    """Goodput over the rate that is offered, both in sustainable rates."""
+def overload(size: str, found: Json, file: Path) -> None:
+    """Goodput over the rate that is offered, both in sustainable rates, of one network."""
     titles = {server.name: server.title for server in SERVERS}
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
@@ -111,7 +111,7 @@ def overload(found: Json, file: Path) -> None:
         axes.plot(ideal, [min(1.0, factor) for factor in ideal], ":", color="#555555", label="ideal")
         axes.set_xlabel("offered rate, in sustainable rates")
         axes.set_ylabel("answered in time, in sustainable rates")
-        axes.set_title(f"Goodput under overload, deadline {found['deadline_ms']:g} ms")
+        axes.set_title(f"Goodput under overload, {size} network, deadline {found['deadline_ms']:g} ms")
         axes.set_ylim(bottom=0)
         axes.margins(x=0.08)
         axes.legend(fontsize=9)

@@ -129,6 +129,11 @@ def _process(found: Comparison) -> list[Verdict]:
 
 
 def _overload(found: dict[str, Any]) -> list[Verdict]:
+    networks = found.get("networks", {"tutorial": {}})
+    return [verdict for size, one in networks.items() for verdict in _overload_of(size, one)]
+
+
+def _overload_of(size: str, found: dict[str, Any]) -> list[Verdict]:
     verdicts = []
     for server, transport in ((OURS, "h2"), (SAME_HANDLERS, "grpcio")):
         minute = found.get("servers", {}).get(server, {}).get("minute", {})
@@ -136,7 +141,7 @@ def _overload(found: dict[str, Any]) -> list[Verdict]:
             known(minute.get(name)) for name in ("goodput_ratio", "answered_p99_ms", "server_refusal_p50_ms")
         )
         growth, deadline = growth_of(minute.get("resident_mib_by_second", [])), known(found.get("deadline_ms"))
-        where = f"{transport}, 3 times the sustainable rate for a minute"
+        where = f"{size} network, {transport}, 3 times the sustainable rate for a minute"
         verdicts += [
             at_least(f"{where}: goodput against the sustainable rate", goodput, 0.9, percent),
             at_most(f"{where}: p99 of what was answered", p99, deadline, unit("ms", 1)),

@@ -1,4 +1,4 @@
-"""The network that every server of a benchmark serves, the images that it is asked, and the answers that are right."""
+"""The networks that servers of a benchmark serve, the images that they are asked, and the answers that are right."""
 
 from functools import cache
 from pathlib import Path
@@ -12,8 +12,12 @@ from conveyor_server.generated import inference_pb2 as pb
 
 NAME = "tutorial"
 UINT8_NAME = "tutorial_uint8"
+"""Of every network, so that the rivals' programs serve each of them."""
 IMAGE = (28, 28, 1)
-FILTERS = 16
+TUTORIAL = "tutorial"
+FILTERS = {TUTORIAL: (16,), "medium": (64, 128), "large": (64, 128, 256, 512, 512)}
+"""Of the convolutions, by network. The tutorial's has 0.1 million multiply-adds an image; the next one 43 million, as a
+ResNet-20 for CIFAR-10, and the last one 1.4 billion, nearly those of a ResNet-18 for ImageNet."""
 DATATYPES = {NAME: "FP32", UINT8_NAME: "UINT8"}
 _TOLERANCE = 1e-5
 
@@ -22,24 +26,30 @@ class WrongAnswer(Exception):
     """A server answered otherwise than ONNX Runtime does in this process, or not at all."""
 
 
-def network(datatype: str) -> onnx.ModelProto:
-    """The tutorial's: Conv2D 16 3x3 relu, Flatten, Dense 1 sigmoid, random weights. "UINT8" takes levels 0 to 255."""
+def network(datatype: str, size: str = TUTORIAL) -> onnx.ModelProto:
+    """Conv2D 3x3 relu, one or several, Flatten, Dense 1 sigmoid, random weights. "UINT8" takes levels 0 to 255."""
     random = np.random.default_rng(0)
-    features = FILTERS * (IMAGE[0] - 2) * (IMAGE[1] - 2)
-    kernels = random.normal(0, 0.1, (FILTERS, 1, 3, 3)).astype(np.float32)
-    constants = {
-        "channels_first": np.array([0, 1, *IMAGE[:2]], np.int64),
-        "kernels": kernels / 255 if datatype == "UINT8" else kernels,
-        "conv_bias": random.normal(0, 0.1, FILTERS).astype(np.float32),
-        "weights": random.normal(0, 0.01, (features, 1)).astype(np.float32),
-        "dense_bias": np.zeros(1, np.float32),
-    }
+    constants = {"channels_first": np.array([0, 1, *IMAGE[:2]], np.int64)}
     nodes = [
         helper.make_node("Reshape", ["image", "channels_first"], ["grey"]),
         helper.make_node("Cast", ["grey"], ["pixels"], to=TensorProto.FLOAT),  # of float32, ONNX Runtime drops it
-        helper.make_node("Conv", ["pixels", "kernels", "conv_bias"], ["convolved"]),
-        helper.make_node("Relu", ["convolved"], ["rectified"]),
-        helper.make_node("Flatten", ["rectified"], ["flat"]),
+    ]
+    last, channels = "pixels", IMAGE[2]
+    for number, filters in enumerate(FILTERS[size]):
+        scale = 0.1 if number == 0 else (2 / (9 * channels)) ** 0.5
+        kernels = random.normal(0, scale, (filters, channels, 3, 3)).astype(np.float32)
+        constants[f"kernels{number}"] = kernels / 255 if datatype == "UINT8" and number == 0 else kernels
+        constants[f"bias{number}"] = random.normal(0, 0.1, filters).astype(np.float32)
+        convolved, rectified = f"convolved{number}", f"rectified{number}"
+        nodes.append(helper.make_node("Conv", [last, f"kernels{number}", f"bias{number}"], [convolved]))
+        nodes.append(helper.make_node("Relu", [convolved], [rectified]))
+        last, channels = rectified, filters
+    margin = 2 * len(FILTERS[size])
+    features = channels * (IMAGE[0] - margin) * (IMAGE[1] - margin)
+    constants["weights"] = random.normal(0, features**-0.5, (features, 1)).astype(np.float32)
+    constants["dense_bias"] = np.zeros(1, np.float32)
+    nodes += [
+        helper.make_node("Flatten", [last], ["flat"]),
         helper.make_node("Gemm", ["flat", "weights", "dense_bias"], ["logit"]),
         helper.make_node("Sigmoid", ["logit"], ["probability"]),
     ]
@@ -54,11 +64,11 @@ def network(datatype: str) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
-def write_repository(folder: Path) -> Path:
+def write_repository(folder: Path, size: str = TUTORIAL) -> Path:
     """Both models, in the layout that ours and Triton read; returns the file of the one that takes float32."""
     for name, datatype in DATATYPES.items():
         file = folder / name / "1" / "model.onnx"
-        content = network(datatype).SerializeToString(deterministic=True)
+        content = network(datatype, size).SerializeToString(deterministic=True)
         if not file.exists() or file.read_bytes() != content:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
@@ -94,16 +104,16 @@ def outputs_of(response: bytes) -> np.ndarray:
 
 
 @cache
-def _reference(datatype: str) -> onnxruntime.InferenceSession:
+def _reference(datatype: str, size: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(network(datatype).SerializeToString(), options)
+    return onnxruntime.InferenceSession(network(datatype, size).SerializeToString(), options)
 
 
-def check(pixels: np.ndarray, outputs: np.ndarray) -> None:
+def check(pixels: np.ndarray, outputs: np.ndarray, size: str = TUTORIAL) -> None:
     """Raises WrongAnswer unless `outputs` is what ONNX Runtime says of the images."""
     datatype = "UINT8" if pixels.dtype == np.uint8 else "FP32"
-    (expected,) = _reference(datatype).run(None, {"image": pixels})
+    (expected,) = _reference(datatype, size).run(None, {"image": pixels})
     if outputs.size != expected.size:
         raise WrongAnswer(f"{outputs.size} probabilities came for {expected.size} images.")
     if (difference := float(np.abs(outputs.ravel() - expected.ravel()).max())) > _TOLERANCE:

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,8 +28,9 @@ class RunningServer:
     Args:
         server: what to start.
         cores: those that it and its children may use.
-        repository: a folder of models, if not that of the benchmarks.
-        ask: asks it what it must be able to answer, and raises NoAnswer as long as it cannot.
+        repository: a folder of models, if not one of the benchmarks'.
+        ask: asks it what it must be able to answer, and raises NoAnswer as long as it cannot; one image, if not given.
+        size: of the network.
 
     Raises:
         Unavailable: it did not start, or this build cannot do what the row is about.
@@ -39,14 +41,17 @@ class RunningServer:
         self,
         server: Server,
         cores: Sequence[int],
-        repository: Path = MODELS,
-        ask: Callable[[Server, int], object] = ask_one_image,
+        repository: Path | None = None,
+        ask: Callable[[Server, int], object] | None = None,
+        *,
+        size: str = network.TUTORIAL,
     ) -> None:
         self.server = server
         self.cores = cores
-        self._model = network.write_repository(MODELS)
-        self._repository = repository.resolve()
-        self._ask = ask
+        own = MODELS / size
+        self._model = network.write_repository(own, size)
+        self._repository = (repository or own).resolve()
+        self._ask = ask or partial(ask_one_image, size=size)
         self.start_seconds = 0.0
         self.stop_seconds = 0.0
 

@@ -115,11 +115,11 @@ def loads(found: Comparison, title: str, wanted: Callable[[Row], bool] = lambda 
     return table
 
 
-def overload_table(found: Json) -> Table:
-    """A row for each server and rate."""
+def overload_table(size: str, found: Json) -> Table:
+    """A row for each server and rate, of one network."""
     columns = ["", "offered", "a second", "in time", "of what is sustained", "p50 ms", "p99 ms", "refused after ms"]
     table = Table(
-        f"Goodput under overload, deadline {found['deadline_ms']:g} ms",
+        f"Goodput under overload, {size} network, deadline {found['deadline_ms']:g} ms",
         [*columns, "no answer", "idle to most MiB", "sent late p99 ms"],
     )
     titles = {server.name: server.title for server in SERVERS}

@@ -90,4 +90,5 @@ def overload() -> dict[str, Any]:
         "minute": point | {"server_refusal_p50_ms": 0.5},
     }
     triton = {"sustainable_per_second": 15_000.0, "curve": [point | {"ended": "ended by SIGSEGV", "codes": {"OK": 1}}]}
-    return {"commit": "0123456789ab", "deadline_ms": 100.0, "servers": {"conveyor-h2": ours, "triton": triton}}
+    tutorial = {"deadline_ms": 100.0, "servers": {"conveyor-h2": ours, "triton": triton}}
+    return {"commit": "0123456789ab", "networks": {"tutorial": tutorial}}

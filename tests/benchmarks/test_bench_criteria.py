@@ -22,7 +22,7 @@ def test_a_fast_server_meets_all(raw, overload):
     found = verdicts(raw, overload)
     assert len(found) == 17
     unmet = {what for what, verdict in found.items() if not verdict.met}
-    assert all(what.startswith("grpcio, 3 times") for what in unmet)
+    assert all("grpcio, 3 times" in what for what in unmet)
     assert {found[what].word for what in unmet} == {"not measured"}
 
 
@@ -72,14 +72,14 @@ def test_start_and_memory_are_those_with_the_models_of_the_demo(raw, name, value
     ],
 )
 def test_a_server_that_buckles_misses_the_criterion(raw, overload, part, figures):
-    part = f"h2, 3 times the sustainable rate for a minute: {part}"
+    part = f"tutorial network, h2, 3 times the sustainable rate for a minute: {part}"
     assert the_one(raw, part, overload).met
-    overload["servers"]["conveyor-h2"]["minute"] |= figures
+    overload["networks"]["tutorial"]["servers"]["conveyor-h2"]["minute"] |= figures
     assert the_one(raw, part, overload).word == "missed"
 
 
 def test_a_server_that_refused_nothing_by_itself_was_not_measured_at_it(raw, overload):
-    overload["servers"]["conveyor-h2"]["minute"]["server_refusal_p50_ms"] = None
+    overload["networks"]["tutorial"]["servers"]["conveyor-h2"]["minute"]["server_refusal_p50_ms"] = None
     assert the_one(raw, "h2, 3 times the sustainable rate for a minute: median from", overload).word == "not measured"
 
 

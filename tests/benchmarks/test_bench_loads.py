@@ -155,7 +155,7 @@ def test_connections_carry_what_is_in_flight():
 @pytest.mark.parametrize("datatype", ["FP32", "UINT8"])
 def test_right_answers_pass_and_wrong_ones_do_not(datatype):
     pixels = network.images(3, datatype)
-    answers = network._reference(datatype).run(None, {"image": pixels})[0].ravel()
+    answers = network._reference(datatype, network.TUTORIAL).run(None, {"image": pixels})[0].ravel()
     network.check(pixels, answers)
     assert len(set(answers.tolist())) == 3, "different images have different answers"
     with pytest.raises(network.WrongAnswer):
