@@ -5,7 +5,7 @@ then compared instead of parsed and checked.
 """
 
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -55,21 +55,14 @@ class Template(Generic[_W]):
         return array
 
 
-class Found(NamedTuple, Generic[_W]):
-    """A request whose form is known."""
-
-    template: Template[_W]
-    request_id: str
-
-
 class RequestTemplates(Generic[_W]):
     """The templates that are known; few, so that finding none costs next to nothing."""
 
     def __init__(self) -> None:
         self._by_name: dict[bytes, list[Template[_W]]] = {}
 
-    def find(self, data: bytes) -> Found[_W] | None:
-        """The template of these bytes, and their id."""
+    def find(self, data: bytes) -> tuple[Template[_W], str] | None:
+        """The template of these bytes, and the id of the request; None where the form is not known."""
         if len(data) < 2 or data[0] != _NAME:
             return None
         for template in self._by_name.get(data[2 : 2 + data[1]], ()):
@@ -77,10 +70,10 @@ class RequestTemplates(Generic[_W]):
             end = len(data) - template.size - len(template.after)
             if start <= end and data.startswith(template.before) and data.startswith(template.after, end):
                 if start == end:
-                    return Found(template, "")
+                    return template, ""
                 if data[start] == _ID and data[start + 1] == end - start - 2 < _SHORT:
                     try:
-                        return Found(template, data[start + 2 : end].decode())
+                        return template, data[start + 2 : end].decode()
                     except UnicodeDecodeError:
                         return None
         return None

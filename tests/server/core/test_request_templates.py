@@ -63,7 +63,7 @@ def test_a_request_that_asks_for_something_else_is_not_known(other):
 def test_what_is_forgotten_is_not_known():
     data = request(rows(1, 2)).SerializeToString()
     templates = taught(data)
-    templates.forget(templates.find(data).template)
+    templates.forget(templates.find(data)[0])
     assert templates.find(data) is None
 
 
@@ -89,10 +89,11 @@ def test_a_damaged_request_is_known_only_if_it_parses_to_what_is_known(position,
     data = good[:position] + junk + good[position + len(junk) :]
     found = templates.find(data)
     if found is not None:
+        template, request_id = found
         message = pb.ModelInferRequest.FromString(data)
-        assert message.id == found.request_id
+        assert message.id == request_id
         (array,), _ = decode_inputs(message, SPEC)
-        np.testing.assert_array_equal(array, found.template.tensor(data))
+        np.testing.assert_array_equal(array, template.tensor(data))
 
 
 def test_fields_behind_the_contents_make_no_template():
@@ -148,8 +149,8 @@ def test_a_template_never_says_anything_but_what_parsing_says(cases):
         (array,), count = decode_inputs(message, SPEC)
         truth = (version, tuple(outputs))
         if (found := templates.find(data)) is not None:
-            template = found.template
-            assert (template.wish, template.rows, found.request_id) == (truth, count, name)
+            template, request_id = found
+            assert (template.wish, template.rows, request_id) == (truth, count, name)
             np.testing.assert_array_equal(template.tensor(data), array)
         else:
             templates.learn(data, message, array, count, truth)
