@@ -1,4 +1,4 @@
-"""The environments of the servers under comparison: one a folder of benchmarks/rivals, made when first needed."""
+"""The environments of the programs under comparison: one a folder of benchmarks/rivals, made when first needed."""
 
 import hashlib
 import re
@@ -16,21 +16,34 @@ _STAMP = "requirements.sha256"
 
 def environment(name: str) -> Path:
     """The environment of a folder in benchmarks/rivals, which is made or made anew if it is not as its pins say."""
-    folder, requirements = FOLDER / name, RIVALS / name / "requirements.txt"
-    sources = [requirements]
-    if name == "conveyor":
-        sources += [ROOT / "constraints.txt", ROOT / "server" / "pyproject.toml"]
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
-    stamp = folder / _STAMP
-    if stamp.exists() and stamp.read_text() == digest.hexdigest():
+    folder = FOLDER / name
+    if is_made(name):
         return folder
     print(f"Making the environment of {name}; this takes a minute or two.", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     install = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
-    subprocess.run([*install, "--requirement", requirements], check=True, cwd=ROOT)
-    stamp.write_text(digest.hexdigest())
+    subprocess.run([*install, "--requirement", _requirements(name)], check=True, cwd=ROOT)
+    (folder / _STAMP).write_text(_digest(name))
     return folder
+
+
+def is_made(name: str) -> bool:
+    """Whether the environment is there and as its pins say."""
+    stamp = FOLDER / name / _STAMP
+    return stamp.exists() and stamp.read_text() == _digest(name)
+
+
+def _requirements(name: str) -> Path:
+    return RIVALS / name / "requirements.txt"
+
+
+def _digest(name: str) -> str:
+    """Of everything that says what is to be in the environment."""
+    sources = [_requirements(name)]
+    if name == "conveyor":
+        sources += [ROOT / "constraints.txt", ROOT / "server" / "pyproject.toml"]
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 @cache
