@@ -8,7 +8,7 @@ PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
 TOOLS := .tools/perf_analyzer .tools/digitsclassifier .tools/onnxruntime-1.17
 PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
 
-.PHONY: help setup serve predict test test-fleet test-legacy-keras test-triton-examples soak check format protos constraints bench bench-quick bench-overload bench-report bench-client bench-export bench-hostile image image-test clean
+.PHONY: help setup serve predict test test-fleet test-legacy-keras test-triton-examples soak check format protos constraints bench bench-quick bench-overload bench-report bench-client bench-export bench-export-all bench-hostile image image-test clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 19
@@ -66,6 +66,9 @@ bench-hostile: .venv/development.stamp  ## What a good client notices beside a h
 
 bench-export: .venv/development.stamp  ## Our ONNX files beside those of Keras and torch: size, speed, time to export
 	$(BIN)/python benchmarks/export.py
+
+bench-export-all: .venv/development.stamp  ## … and of tf2onnx and optimum, which bring TensorFlow and another torch, 3 GB, once
+	$(BIN)/python benchmarks/export.py --all --json docs/benchmarks/export.json
 
 bench: .venv/development.stamp .tools/perf_analyzer .benchmarks/demo  ## Ours beside every rival, then all under overload; about 30 minutes; docs/benchmarks.md anew
 	@sh tests/system_packages.sh nghttp2-client libb64-0d

@@ -44,9 +44,7 @@ NETWORKS = {"tutorial": TUTORIAL, "classic": CLASSIC, "normalised": NORMALISED}
 
 def save(path: Path, network: Network, weights: Weights) -> None:
     """Write a network and its weights as an npz file without pickles."""
-    arrays = {
-        f"{layer}.{number}": array for layer, group in enumerate(weights) for number, array in enumerate(group)
-    }
+    arrays = {f"{layer}.{number}": array for layer, group in enumerate(weights) for number, array in enumerate(group)}
     np.savez(path, network=np.array(json.dumps(network)), **arrays)
 
 

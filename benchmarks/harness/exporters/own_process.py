@@ -14,10 +14,9 @@ from conveyor_exporter.models import Sequential
 from conveyor_exporter.onnx_file.export import export_onnx, to_bytes
 from conveyor_exporter.onnx_file.metadata import Metadata
 from harness.exporters.keras_twin import in_keras
+from harness.exporters.measuring import OURS
 from harness.exporters.networks import INPUT, Network, Weights
 from harness.exporters.torch_twin import in_torch
-
-OURS = "ours"
 
 
 def in_ours(network: Network) -> Sequential:

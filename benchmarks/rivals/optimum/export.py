@@ -1,11 +1,12 @@
 """optimum, which exports models of the transformers library: the network is dressed up as one.
 
-It takes a torch module that has a `config`, and a description of inputs and outputs that has to be written; what it does
-then is `torch.onnx.export(dynamo=False)`.
+It takes a torch module that has a `config`, and a description of inputs and outputs that has to be written; what it
+does then is `torch.onnx.export(dynamo=False)`.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from optimum.exporters.onnx import OnnxConfig, export
@@ -36,8 +37,8 @@ class Ends(OnnxConfig):
     """What goes in and comes out."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedConfig
-    inputs = {"image": {0: "batch"}}
-    outputs = {"probability": {0: "batch"}}
+    inputs: ClassVar = {"image": {0: "batch"}}
+    outputs: ClassVar = {"probability": {0: "batch"}}
 
     def generate_dummy_inputs(self, framework: str = "pt", **options: object) -> dict[str, torch.Tensor]:
         """What torch traces with."""

@@ -1,5 +1,7 @@
 """Owns each layer as ONNX operators, for the layout that it is given. Knows not how a layout comes about."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,10 +42,9 @@ def convolution(x: str, layer: Conv2D | DepthwiseConv2D, place: Place) -> str:
         x,
         *_constants(place, kernel, *bias),
         kernel_shape=list(layer.window.size),
-        strides=list(layer.window.strides),
-        dilations=list(layer.window.dilation),
-        group=groups,
-        pads=_pads(layer.window.pads(height, width)),
+        **_unless_neutral(1, strides=layer.window.strides, dilations=layer.window.dilation),
+        **_unless_neutral(0, pads=_pads(layer.window.pads(height, width))),
+        **({"group": groups} if groups > 1 else {}),
     )
     return write_activation(layer.activation, outputs, place)
 
@@ -99,8 +100,8 @@ def pooling(x: str, layer: Pooling2D, place: Place) -> str:
         "MaxPool" if isinstance(layer, MaxPooling2D) else "AveragePool",
         x,
         kernel_shape=list(window.size),
-        strides=list(window.strides),
-        pads=_pads(window.pads(height, width)),
+        **_unless_neutral(1, strides=window.strides),
+        **_unless_neutral(0, pads=_pads(window.pads(height, width))),
         **({"count_include_pad": 0} if isinstance(layer, AveragePooling2D) else {}),
     )
 
@@ -159,6 +160,11 @@ def rectifier(x: str, layer: ReLU | LeakyReLU, place: Place) -> str:
 def _constants(place: Place, kernel: NDArray[np.floating], *bias: NDArray[np.floating]) -> list[str]:
     names = [f"{place.layer}.{name}" for name in ("kernel", "bias")]
     return [place.graph.constant(name, values) for name, values in zip(names, (kernel, *bias), strict=False)]
+
+
+def _unless_neutral(neutral: int, **attributes: Sequence[int]) -> dict[str, list[int]]:
+    """Return the attributes of a window that say something: ONNX takes the neutral number where there is none."""
+    return {name: list(values) for name, values in attributes.items() if any(v != neutral for v in values)}
 
 
 def _pads(pads: Border) -> list[int]:

@@ -9,11 +9,13 @@ GRAPH_NAME = "conveyor"
 def in_order(model: onnx.ModelProto) -> onnx.ModelProto:
     """Tidy up a model, in place, and return it: stable order, our name, the shapes of all values, no notes."""
     graph = model.graph
-    model.producer_name, model.producer_version, model.doc_string, model.domain = PRODUCER, "", "", ""
-    graph.name, graph.doc_string = GRAPH_NAME, ""
+    model.producer_name, graph.name = PRODUCER, GRAPH_NAME
+    for field in ("producer_version", "doc_string", "domain"):
+        model.ClearField(field)
+    graph.ClearField("doc_string")
     del graph.metadata_props[:], graph.value_info[:]
     for node in graph.node:
-        node.doc_string = ""
+        node.ClearField("doc_string")
         del node.metadata_props[:]
         node.attribute.sort(key=lambda attribute: attribute.name)
     graph.initializer.sort(key=lambda tensor: tensor.name)
