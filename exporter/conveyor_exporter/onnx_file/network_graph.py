@@ -41,7 +41,6 @@ from conveyor_exporter.onnx_file.graph_writer import GraphWriter
 from conveyor_exporter.onnx_file.order import in_order
 from conveyor_exporter.onnx_file.simplification import simplest
 
-CHANNELS_FIRST = [0, 3, 1, 2]
 CHANNELS_LAST = [0, 2, 3, 1]
 BLOCK = 16  # channels that onnxruntime's convolutions take together on a processor with AVX-512; on others fewer
 MOST_PIXELS = 64 * 64  # of an image summed pixel by pixel: of more, the roundings add up to three times those of a Gemm
@@ -136,7 +135,8 @@ class _Walk:
     def _turn(self, layer: Layer) -> None:
         """Make sure that the channels come first, in front of a layer."""
         if not self._turned:
-            self.value = self._graph.node(f"{layer.name}/channels_first", "Transpose", self.value, perm=CHANNELS_FIRST)
+            name = f"{layer.name}/channels_first"
+            self.value = layer_nodes.channels_first(self.value, self._graph, name, layer.input_shape or ())
             self._turned = True
 
     def _place(self, layer: Layer) -> Place:
@@ -178,7 +178,7 @@ class _Walk:
 
     def _take_activation(self, layer: Activation | Softmax) -> None:
         if isinstance(layer, Softmax):
-            axis = CHANNELS_FIRST.index(layer.axis % 4) if self._turned else layer.axis
+            axis = layer_nodes.CHANNELS_FIRST.index(layer.axis % 4) if self._turned else layer.axis
             self.value = self._place(layer).node("Softmax", self.value, axis=axis)
             return
         if layer.activation is activations.glu and self._flattened is not None:

@@ -60,7 +60,7 @@ def test_parity_is_the_tutorials_network(trained):
     weights = [tensor for tensor in onnx.load(path).graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
     assert sum(np.prod(tensor.dims) for tensor in weights) == 10_977 + 15  # the bias of the sum, once a channel
     operators = [node.op_type for node in onnx.load(path).graph.node]
-    assert operators == ["Transpose", "Conv", "Relu", "Conv", "ReduceSum", "Sigmoid"]
+    assert operators == ["Reshape", "Conv", "Relu", "Conv", "ReduceSum", "Sigmoid"]
 
 
 def test_the_command_says_what_it_did(trained):

@@ -215,6 +215,29 @@ def test_a_batch_norm_stays_where_folding_were_wrong(layers):
     assert not [name for name in names if "channels_last" in name and not name.startswith("output/")]
 
 
+def test_one_channel_is_turned_without_a_copy():
+    names = written(Conv2D(1, 2), MaxPooling2D(), Dense(1), Conv2D(2, 2), Flatten(), Dense(2), shape=(9, 8, 1))
+    assert [name for name in names if "channels_" in name] == ["conv2d/channels_first: Reshape"]
+    names = written(Conv2D(1, 2), Reshape((7, 8, 1)), Conv2D(2, 2), Flatten(), Dense(2), shape=(9, 8, 2))
+    assert [name for name in names if "channels_first" in name] == [
+        *("conv2d/channels_first: Transpose", "conv2d_1/channels_first: Reshape"),
+    ]
+
+
+def test_attributes_that_onnx_takes_anyway_are_not_written():
+    def attributes(layer):
+        program = check(network(layer, shape=(9, 8, 2)))
+        (node,) = [node for node in program.graph.node if node.name == layer.name]
+        return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+    assert attributes(Conv2D(4, 3)) == {}
+    assert attributes(Conv2D(4, 3, strides=2, padding="same", groups=2)) == {
+        "group": 2, "pads": [1, 0, 1, 1], "strides": [2, 2]
+    }  # fmt: skip
+    assert attributes(Conv2D(4, 3, dilation_rate=(1, 2))) == {"dilations": [1, 2]}
+    assert attributes(MaxPooling2D(2, strides=1)) == {"kernel_shape": [2, 2]}
+
+
 def transposes(*layers):
     return [name for name in written(*layers) if name.endswith(": Transpose")]
 

@@ -74,8 +74,8 @@ BREAKAGES = {
     "bias of the convolution lost": lambda model: node(model, "conv2d").input.pop(),
     "bias of the dense layer lost": lambda model: node(model, "dense").input.pop(),
     "a weight is nan": lambda model: change(model, "dense.bias", lambda w: w * np.nan),
-    "image axes swapped": lambda model: (
-        node(model, "conv2d/channels_first").attribute[0].ints.__setitem__(slice(None), [0, 3, 2, 1])
+    "image axes swapped": lambda model: node(model, "conv2d/channels_first").CopyFrom(
+        onnx.helper.make_node("Transpose", ["image"], ["conv2d/channels_first"], perm=[0, 3, 2, 1])
     ),
     "another activation": lambda model: setattr(node(model, "conv2d/relu"), "op_type", "Abs"),
     "no head": lambda model: setattr(node(model, "dense/sigmoid"), "op_type", "Identity"),
