@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.environments import RIVALS, ROOT
+from harness.exporters import rival_process
 from harness.results import Comparison, to_text
 from harness.rows import ROWS
 from harness.servers import SERVERS
@@ -92,6 +93,8 @@ def test_names_are_unique_and_every_server_can_be_made():
         assert all("==" in package for package in packages), "every package is pinned"
 
 
-def test_every_page_of_a_rival_is_in_the_table():
+def test_every_folder_of_a_rival_is_a_server_or_an_exporter():
     folders = {path.parent.name for path in Path(RIVALS).glob("*/requirements.txt")}
-    assert folders == {server.folder for server in SERVERS}
+    assert folders == {server.folder for server in SERVERS} | set(rival_process.NAMES)
+    for name in rival_process.NAMES:
+        assert all("==" in line for line in (RIVALS / name / "requirements.txt").read_text().splitlines())
