@@ -8,7 +8,7 @@ PACKAGES := --editable 'server[cpu,client]' --editable 'exporter[cpu,demo]'
 TOOLS := .tools/perf_analyzer .tools/digitsclassifier .tools/onnxruntime-1.17
 PINS := constraints.txt server/pyproject.toml exporter/pyproject.toml
 
-.PHONY: help setup serve predict test test-fleet test-legacy-keras test-triton-examples soak check format protos constraints bench bench-quick bench-overload bench-report bench-client bench-export bench-export-all bench-hostile image image-test clean
+.PHONY: help setup serve predict test test-fleet test-legacy-keras test-triton-examples soak check format protos constraints bench bench-quick bench-path bench-overload bench-report bench-client bench-export bench-export-all bench-hostile image image-test clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 19
@@ -70,7 +70,7 @@ bench-export: .venv/development.stamp  ## Our ONNX files beside those of Keras a
 bench-export-all: .venv/development.stamp  ## … and of tf2onnx and optimum, which bring TensorFlow and another torch, 3 GB, once
 	$(BIN)/python benchmarks/export.py --all --json docs/benchmarks/export.json
 
-bench: .venv/development.stamp .tools/perf_analyzer .benchmarks/demo  ## Ours beside every rival, then all under overload; about 30 minutes; docs/benchmarks.md anew
+bench: .venv/development.stamp .tools/perf_analyzer .benchmarks/demo  ## Ours beside every rival, then all under overload; about 40 minutes; docs/benchmarks.md anew
 	@sh tests/system_packages.sh nghttp2-client libb64-0d
 	$(BIN)/python benchmarks/compare.py --demo .benchmarks/demo --json docs/benchmarks/comparison.json
 	$(BIN)/python benchmarks/overload.py --json docs/benchmarks/overload.json
@@ -80,7 +80,10 @@ bench-quick: .venv/development.stamp  ## The ratios that a change must not worse
 	@sh tests/system_packages.sh nghttp2-client libb64-0d
 	$(BIN)/python benchmarks/quick.py
 
-bench-overload: .venv/development.stamp  ## Up to three times what servers sustain: what is answered, refused, lost; 8 minutes
+bench-path: .venv/development.stamp  ## What a request costs inside the process, to a tenth of a microsecond; 10 seconds
+	$(BIN)/python benchmarks/request_path.py --sample 30
+
+bench-overload: .venv/development.stamp  ## Up to three times what servers sustain: what is answered, refused, lost; 17 minutes
 	$(BIN)/python benchmarks/overload.py
 
 bench-report: .venv/development.stamp  ## docs/benchmarks.md and its charts, from docs/benchmarks/*.json

@@ -51,8 +51,7 @@ class Template(Generic[_W]):
 
     def tensor(self, data: bytes) -> Array:
         """The contents of a request of this kind, a read-only array of `shape`."""
-        array: Array = np.frombuffer(data, self.dtype, offset=len(data) - self.size).reshape(self.shape)
-        return array
+        return np.ndarray(self.shape, self.dtype, data, len(data) - self.size)  # half the time of `np.frombuffer`
 
 
 class RequestTemplates(Generic[_W]):

@@ -6,8 +6,6 @@ pieces that protobuf has serialised before: who answers, and for each output its
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from conveyor_server.core.byte_strings import encode_byte_strings
 from conveyor_server.core.model import Array, ModelSpec
 from conveyor_server.core.varint import varint
@@ -45,7 +43,7 @@ class ResponseEncoder:
             parts += (_ID, varint(len(name)), name)
         for index in wanted:
             array = outputs[index]
-            if array.dtype == np.object_:
+            if array.dtype.hasobject:
                 raw = encode_byte_strings(array)
                 parts += (self._piece(index, array.shape, "BYTES", len(raw)), raw)
                 continue

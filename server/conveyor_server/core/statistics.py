@@ -1,7 +1,7 @@
 """What one served model has done so far, in the counters of the protocol's statistics. Counts; knows no clock.
 
-Durations come in seconds and are kept in nanoseconds, as clients read them. A client divides a sum by its count to get
-the average of a request, so the sums of a request that took several runs cover all of them and count once.
+Durations are kept in seconds; clients read nanoseconds. A client divides a sum by its count to get the average of a
+request, so the sums of a request that took several runs cover all of them and count once.
 """
 
 from collections.abc import Sequence
@@ -46,12 +46,17 @@ class Duration:
     """How many, and how long together."""
 
     count: int = 0
-    nanoseconds: int = 0
+    seconds: float = 0.0
 
     def add(self, seconds: float, count: int = 1) -> None:
         """`count` more, which took so long together."""
         self.count += count
-        self.nanoseconds += round(seconds * _NANOSECONDS)
+        self.seconds += seconds
+
+    @property
+    def nanoseconds(self) -> int:
+        """How long together, as clients read it."""
+        return round(self.seconds * _NANOSECONDS)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,8 @@
 
 def varint(number: int) -> bytes:
     """The bytes of a number that is not negative."""
+    if number <= 0x7F:
+        return bytes((number,))
     pieces = bytearray()
     while number > 0x7F:
         pieces.append(number & 0x7F | 0x80)
