@@ -10,7 +10,7 @@ from conveyor_server.wire.call import Metadata
 from conveyor_server.wire.h2.admission import Admission
 from conveyor_server.wire.h2.headers import CallHead
 from conveyor_server.wire.h2.messages import MessageReader, frame, whole_message
-from conveyor_server.wire.rpc import Rpc, largest_request
+from conveyor_server.wire.rpc import Rpc
 from conveyor_server.wire.traffic import Traffic
 
 NO_METADATA: Metadata = MappingProxyType({})
@@ -45,6 +45,9 @@ class Link(Protocol):
 
     def finish(self, call: "H2Call") -> None:
         """Ends a call of many messages with the status OK."""
+
+    def reader_of_packed(self, call: "H2Call") -> MessageReader:
+        """Reads messages that may be compressed: the call may get some later, by `take_unpacked`."""
 
     def expect_large(self) -> None:
         """A large message is coming: lets the client send it faster."""
@@ -124,30 +127,42 @@ class H2Call:
         """
         raise NotImplementedError
 
+    def take_unpacked(self, message: bytes) -> None:
+        """A message is there that came compressed, or after such a one. Raises as `take` does."""
+        raise NotImplementedError
+
     def cancel(self) -> None:
         """The client, or the connection, has gone."""
         raise NotImplementedError
+
+    def drop(self) -> None:
+        """What came, and is no whole message yet, is of no use any more."""
+        if self._reader is not None:
+            self._reader.drop()
+
+    def hold(self, count: int) -> None:
+        """So many bytes more have come that are not read by the handler, or fewer."""
+        self.held += count
+        self.link.unread += count
 
     def _read(self, data: bytes) -> list[bytes]:
         self.received += len(data)
         reader = self._reader
         if reader is None:
-            encoding, limit = self.head.encoding, self.link.max_message_bytes
-            unpacked = limit if encoding == b"identity" else min(limit, largest_request(self.rpc) or limit)
-            whole = whole_message(data, encoding, limit, unpacked)
-            if whole is not None:
-                return [whole]
-            reader = self._reader = MessageReader(encoding, limit, unpacked)
+            limit = self.link.max_message_bytes
+            if self.head.encoding == b"identity":
+                whole = whole_message(data, limit)
+                if whole is not None:
+                    return [whole]
+                reader = self._reader = MessageReader(limit)
+            else:
+                reader = self._reader = self.link.reader_of_packed(self)
         before = reader.held
         messages = reader.feed(data)
         if reader.length > LARGE_MESSAGE:
             self.link.expect_large()
-        self._hold(reader.held - before)
+        self.hold(reader.held - before)
         return messages
-
-    def _hold(self, count: int) -> None:
-        self.held += count
-        self.link.unread += count
 
     def _framed(self, message: bytes) -> bytes:
         if len(message) > (limit := self.link.max_message_bytes):

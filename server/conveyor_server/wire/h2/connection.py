@@ -76,6 +76,7 @@ class Connection(asyncio.BufferedProtocol):
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         self._session = Session(hub.shared, self._flush_soon)
+        self._session.line.gate = self
         self._patience = Patience(hub.shared.limits, self._loop.time(), random.uniform(0.9, 1.1))
         self._writable = self._leaving = False
         self._received = self._written = 0
@@ -131,12 +132,37 @@ class Connection(asyncio.BufferedProtocol):
     def _pace_reading(self, size: int, began: float) -> None:
         self._earn()
         pause = self._pace.read(size, time.thread_time() - began, self._loop.time())
+        if pause or self._pace.hopeless:
+            self._pause(pause)
+
+    def _pause(self, seconds: float) -> None:
         if self._pace.hopeless:
             self.cut(Ending.WASTE)
-        elif pause and not self._session.over:
+        elif not self._session.over:
             self._transport.pause_reading()
+            self._session.line.paused = True
             self._hub.purse.waiting += 1
-            self._pausing = self._loop.call_later(pause, self._read_on)
+            self._pausing = self._loop.call_later(seconds, self._read_on)
+
+    def settle(self) -> None:
+        """A message was unpacked: what that took is to be paid now."""
+        self._earn()
+        if self._pace.owes:
+            was_paused = self._pausing is not None
+            self._end_pause()
+            if pause := self._pace.wait(self._loop.time()):
+                self._pause(pause)
+            elif was_paused:
+                self._read_on()
+
+    def hold_up(self) -> None:
+        """Nothing more is to be read, for too much waits to be unpacked."""
+        self._transport.pause_reading()
+
+    def let_on(self) -> None:
+        """There is room again."""
+        if self._pausing is None and not self._session.over:
+            self._transport.resume_reading()
 
     def _earn(self) -> None:
         self._pace.earn(self._session.earned)
@@ -145,7 +171,10 @@ class Connection(asyncio.BufferedProtocol):
     def _read_on(self) -> None:
         self._end_pause()
         self._pace.waited()
-        self._transport.resume_reading()
+        line = self._session.line
+        line.go_on()
+        if not line.is_full:
+            self._transport.resume_reading()
 
     def _end_pause(self) -> None:
         if self._pausing is not None:

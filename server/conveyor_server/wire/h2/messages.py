@@ -1,4 +1,4 @@
-"""gRPC's messages in a stream of bytes: a flag, a length, the bytes, possibly compressed. No I/O.
+"""gRPC's messages in a stream of bytes: a flag, a length, the bytes. No I/O.
 
 The form is that of gRPC's PROTOCOL-HTTP2.md ("Length-Prefixed-Message").
 """
@@ -10,13 +10,13 @@ from conveyor_server.core.errors import InvalidRequest, MessageTooLarge
 
 _PREFIX = Struct(">BI")
 PREFIX_BYTES = _PREFIX.size
-_PLAIN, _COMPRESSED = 0, 1
-_WINDOW_BITS = {b"gzip": 31, b"deflate": 15}  # deflate means zlib's form here, as in HTTP
+PLAIN, COMPRESSED = 0, 1
+WINDOW_BITS = {b"gzip": 31, b"deflate": 15}  # deflate means zlib's form here, as in HTTP
 _FASTEST = 1
 _MOST_PIECES, _SMALL_PIECE = 128, 1024
 
 
-def whole_message(data: bytes, encoding: bytes, limit: int, unpacked_limit: int) -> bytes | None:
+def whole_message(data: bytes, limit: int) -> bytes | None:
     """The message that is exactly this piece, or None. The common case: it spares the pieces a buffer.
 
     Raises:
@@ -28,31 +28,37 @@ def whole_message(data: bytes, encoding: bytes, limit: int, unpacked_limit: int)
     if length != len(data) - PREFIX_BYTES:
         return None
     _check_length(length, limit)
-    payload = data[PREFIX_BYTES:]
-    return payload if flag == _PLAIN else _decode(flag, payload, encoding, unpacked_limit)
+    if flag != PLAIN:
+        raise no_encoding(flag)
+    return data[PREFIX_BYTES:]
 
 
 class MessageReader:
-    """Gives whole messages of the pieces in which they come.
+    """Gives whole messages of the pieces in which they come. None may be compressed.
 
     Args:
-        encoding: how they are compressed, if they are: `identity`, `gzip` or `deflate`.
         limit: bytes that one message may have as it comes.
-        unpacked_limit: the same of one that was compressed, when it is so no more.
     """
 
-    __slots__ = ("_encoding", "_flag", "_limit", "_pieces", "_prefix", "_unpacked_limit", "held", "length")
+    __slots__ = ("_flag", "_limit", "_pieces", "_prefix", "held", "length")
 
-    def __init__(self, encoding: bytes, limit: int, unpacked_limit: int) -> None:
-        self._encoding = encoding
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._unpacked_limit = unpacked_limit
         self._prefix = b""
         self._flag = self.length = 0
         """Of the message that is coming, or came last, once its prefix is there."""
         self._pieces: list[bytes] = []
         self.held = 0
         """Bytes of a message that is not whole yet."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether messages that are whole are still to be unpacked."""
+        return False
+
+    def drop(self) -> None:
+        """What came is of no use any more."""
+        self._pieces.clear()
 
     def feed(self, data: bytes) -> list[bytes]:
         """The messages that are whole now.
@@ -95,7 +101,17 @@ class MessageReader:
     def _finish(self) -> bytes:
         payload = b"".join(self._pieces)
         self._prefix, self._pieces, self.held = b"", [], 0
-        return payload if self._flag == _PLAIN else _decode(self._flag, payload, self._encoding, self._unpacked_limit)
+        self._check_flag()
+        return payload
+
+    def _check_flag(self) -> None:
+        if self._flag != PLAIN:
+            raise no_encoding(self._flag)
+
+
+def no_encoding(flag: int) -> InvalidRequest:
+    """The error that a message's flag is not one that the call's headers allow."""
+    return InvalidRequest(f"a message has the compression flag {flag}, and the call's headers name no encoding")
 
 
 def _check_length(length: int, limit: int) -> None:
@@ -103,27 +119,11 @@ def _check_length(length: int, limit: int) -> None:
         raise MessageTooLarge(f"Received message larger than max ({length} vs. {limit})")
 
 
-def _decode(flag: int, payload: bytes, encoding: bytes, limit: int) -> bytes:
-    bits = _WINDOW_BITS.get(encoding)
-    if flag != _COMPRESSED or bits is None:
-        raise InvalidRequest(f"a message has the compression flag {flag}, and the call's headers name no encoding")
-    stream = zlib.decompressobj(bits)
-    try:
-        message = stream.decompress(payload, limit + 1)
-    except zlib.error as error:
-        raise InvalidRequest(f"a message is not valid {encoding.decode()}: {error}") from error
-    if len(message) > limit:
-        raise MessageTooLarge(f"Decompressed message larger than max ({limit})")
-    if not stream.eof:
-        raise InvalidRequest(f"a message is not valid {encoding.decode()}: it ends too early")
-    return message
-
-
 def frame(message: bytes, encoding: bytes = b"identity") -> bytes:
     """A message as it goes into the stream, compressed if the encoding says so."""
-    bits = _WINDOW_BITS.get(encoding)
+    bits = WINDOW_BITS.get(encoding)
     if bits is None:
-        return _PREFIX.pack(_PLAIN, len(message)) + message
+        return _PREFIX.pack(PLAIN, len(message)) + message
     stream = zlib.compressobj(_FASTEST, zlib.DEFLATED, bits)
     payload = stream.compress(message) + stream.flush()
-    return _PREFIX.pack(_COMPRESSED, len(payload)) + payload
+    return _PREFIX.pack(COMPRESSED, len(payload)) + payload

@@ -108,9 +108,12 @@ class Pace:
         turn = max(_LEAST_TURN, min(TURN_SECONDS, self._credit))
         fitting = int(size * turn / seconds) if seconds > _CLOCK_SECONDS else READ_MOST
         self.appetite = max(READ_LEAST, min(fitting, 4 * self.appetite, READ_MOST))
-        if not self.owes:
-            return 0.0
-        self._credit = -self.purse.cover(-self._credit, now)
+        return self.wait(now) if self.owes else 0.0
+
+    def wait(self, now: float) -> float:
+        """Pays what it owes. Returns for how many seconds not to read because of what is left."""
+        if self.owes:
+            self._credit = -self.purse.cover(-self._credit, now)
         if not self.owes:
             return 0.0
         self.appetite = READ_LEAST

@@ -6,7 +6,7 @@ send is asked for when the event loop's turn is over.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 import ngh2
@@ -18,7 +18,9 @@ from conveyor_server.wire.h2.answers import Answers
 from conveyor_server.wire.h2.calls import H2Call
 from conveyor_server.wire.h2.headers import Headers, HeadReader, NoGrpcRequest
 from conveyor_server.wire.h2.limits import Limits
+from conveyor_server.wire.h2.messages import MessageReader
 from conveyor_server.wire.h2.pacing import BYTE_SECONDS, CALL_SECONDS, MESSAGE_ANSWERED_SECONDS, TASK_SECONDS
+from conveyor_server.wire.h2.packed_messages import Line, PackedReader, Unpacker
 from conveyor_server.wire.h2.stream_call import StreamCall
 from conveyor_server.wire.h2.unary_call import UnaryCall
 from conveyor_server.wire.rpc import Immediate, Rpc, ServerStream, TwoWayStream, Unary
@@ -79,6 +81,7 @@ class Shared:
     access: Access | None
     """Who may call what; None lets all in."""
     admission: Admission
+    unpacker: Unpacker = field(default_factory=Unpacker)
 
 
 class Session:
@@ -90,6 +93,7 @@ class Session:
 
     Attributes:
         calls: open ones, by stream.
+        line: compressed messages that wait to be unpacked.
         opened: requests so far: calls, and messages on streams.
         greeted: whether the client has begun with HTTP/2.
         unread: bytes of messages that are not whole, or not read by their handlers, of all calls.
@@ -106,6 +110,7 @@ class Session:
         self.calls: dict[int, H2Call] = {}
         self.opened = self.unread = 0
         self.earned = 0.0
+        self.line = Line(shared.unpacker, self)
         self.greeted = self.over = False
         self._shared = shared
         self._output_soon = output_soon
@@ -198,17 +203,19 @@ class Session:
     def end_slow_requests(self, is_too_slow: Callable[[float, int], bool]) -> None:
         """Refuses calls whose request does not come at a fair pace, and those whose deadline has passed meanwhile."""
         now = self.loop.time()
-        for call in [call for call in self.calls.values() if not call.ended]:
+        for call in [call for call in self.calls.values() if call.held or not call.ended]:
             if not isinstance(call, StreamCall) and (
-                call.deadline <= now or is_too_slow(now - call.opened_at, call.received)
+                call.deadline <= now or (not call.ended and is_too_slow(now - call.opened_at, call.received))
             ):
                 self.refuse(call, PeerTooSlow("The request did not come in time."))
 
     def lose(self) -> None:
         """Nothing more can come or go: all calls are cancelled."""
         self.over = True
+        self.line.clear()
         calls, self.calls = list(self.calls.values()), {}
         for call in calls:
+            call.drop()
             call.cancel()
         self._answers.lose()
 
@@ -271,13 +278,13 @@ class Session:
             let_in = call.take(data)
         except RequestError as error:
             let_in = 0 if call.withheld else len(data)
-            self.refuse(call, error)
+            self.give_up(call, error)
         if let_in:
             self._acknowledge(let_in, stream_id)
         elif not data and not end:
             self._note_noise()
-        if self.unread > self._shared.limits.held_bytes_per_connection and call.held:
-            self.refuse(call, Overloaded("Too many requests of this connection are under way and not complete."))
+        if self.unread > self._shared.limits.held_bytes_per_connection:
+            self.bound(call)
 
     def _drop(self, stream_id: int, data: bytes, end: bool) -> None:
         """More of a call that has been refused."""
@@ -340,6 +347,24 @@ class Session:
                 self.earned += CALL_SECONDS  # that is not the client's doing
             self._answers.refuse(call, error)
 
+    def bound(self, call: H2Call) -> None:
+        """Refuses the call if the connection makes us hold too much."""
+        if self.unread > self._shared.limits.held_bytes_per_connection and call.held:
+            self.give_up(call, Overloaded("Too many requests of this connection are under way and not complete."))
+
+    def give_up(self, call: H2Call, error: RequestError) -> None:
+        """Refuses a call that may be waiting for more: what came is not what it takes."""
+        self.refuse(call, error)
+        call.cancel()
+
+    def reader_of_packed(self, call: H2Call) -> MessageReader:
+        """Reads messages that may be compressed."""
+        return PackedReader(self.line, call, self.max_message_bytes)
+
+    def look_soon(self) -> None:
+        """What is held has changed, and there may be something to send."""
+        self._output_soon()
+
     def expect_large(self) -> None:
         """A large message is coming: lets the client send it faster."""
         if not self._large:
@@ -367,6 +392,7 @@ class Session:
 
     def _let_go(self, call: H2Call) -> None:
         self.unread -= call.held
+        call.drop()
         if call.withheld:
             self._acknowledge(call.withheld, call.stream_id)
             call.withheld = 0

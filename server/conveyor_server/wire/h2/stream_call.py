@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from itertools import count
 from math import inf
@@ -53,20 +53,31 @@ class StreamCall(H2Call):
         messages = self._read(data) if data else ()
         if self.ended and self._reader is not None and self._reader.held:
             raise InvalidRequest("The call ended in the midst of a message.")
+        self._queue(messages)
+        if not self._is_behind(MOST_UNREAD, MOST_UNREAD_BYTES) and not self._is_unpacking:
+            return len(data)
+        self.withheld += len(data)
+        return 0
+
+    def take_unpacked(self, message: bytes) -> None:
+        """Queues a message that had to be unpacked, or one that came after it."""
+        self._queue([message])
+
+    @property
+    def _is_unpacking(self) -> bool:
+        return self._reader is not None and self._reader.waiting
+
+    def _queue(self, messages: Sequence[bytes]) -> None:
         self._unread.extend(messages)
         self.link.earned -= len(messages) * MESSAGE_SECONDS
         size = sum(map(len, messages))
         self._unread_bytes += size
-        self._hold(size)
+        self.hold(size)
         self.link.opened += len(messages)
         if self._two_way:
             self._unanswered += len(messages)
             self.link.traffic.begin_on_stream(len(messages))
         self._arrived.set()
-        if not self._is_behind(MOST_UNREAD, MOST_UNREAD_BYTES):
-            return len(data)
-        self.withheld += len(data)
-        return 0
 
     def _is_behind(self, messages: int, size: int) -> bool:
         """Whether the handler has that many messages, or bytes of them, still to read."""
@@ -127,7 +138,7 @@ class StreamCall(H2Call):
     async def _requests(self) -> AsyncGenerator[bytes, None]:
         for turn in count(1):
             while not self._unread:
-                if self.ended:
+                if self.ended and not self._is_unpacking:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -135,7 +146,7 @@ class StreamCall(H2Call):
                 await asyncio.sleep(0)
             message = self._unread.popleft()
             self._unread_bytes -= len(message)
-            self._hold(-len(message))
+            self.hold(-len(message))
             if self.withheld and not self._is_behind(MOST_UNREAD // 2, MOST_UNREAD_BYTES // 2):
                 self.link.let_in(self, self.withheld)
                 self.withheld = 0

@@ -44,9 +44,21 @@ class UnaryCall(H2Call):
         self._begin()
         return 0
 
+    def take_unpacked(self, message: bytes) -> None:
+        """Begins when this is the one request, and no more can come."""
+        if self._message is not None:
+            raise InvalidRequest("A unary call has one request message; another one came.")
+        self._message = message
+        self.unpacked = len(message)
+        if self.ended:
+            self._begin()
+
     def _begin(self) -> None:
         message, self._message = self._message, None
         if message is None or self.held:
+            if self._reader is not None and self._reader.waiting:
+                self._message = message
+                return
             raise InvalidRequest("The call ended before its request message did.")
         self._running = True
         self.link.traffic.begin()
