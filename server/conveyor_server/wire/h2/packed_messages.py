@@ -12,11 +12,11 @@ from typing import Protocol
 
 from conveyor_server.core.errors import RequestError
 from conveyor_server.wire.h2.calls import H2Call, Link
-from conveyor_server.wire.h2.messages import COMPRESSED, PLAIN, MessageReader, no_encoding
+from conveyor_server.wire.h2.messages import COMPRESSED, PLAIN, PREFIX_BYTES, MessageReader, no_encoding
 from conveyor_server.wire.h2.unpacking import NotPacked, Unpacking
 from conveyor_server.wire.rpc import largest_request
 
-TURN_SECONDS = 0.0002
+TURN_SECONDS = 0.0001
 """What is unpacked in a turn of the event loop takes about so long, at least a piece."""
 AT_ONCE_SECONDS = 0.0005
 """In a turn, messages that have just come may take so long. Further ones wait for the next."""
@@ -71,7 +71,7 @@ class Unpacker:
         self._expect_turn(loop)
         began = perf_counter()
         try:
-            return unpacking.go_on(began + min(self._left, TURN_SECONDS))
+            return unpacking.go_on(began + self._left)
         finally:
             self._left -= perf_counter() - began
 
@@ -234,7 +234,7 @@ class PackedReader(MessageReader):
         self._line = line
         self._encoding = call.head.encoding
         self._rpc = call.rpc
-        self._packed: list[bool] = []
+        self._packed: list[bool]
 
     @property
     def waiting(self) -> bool:
@@ -247,20 +247,13 @@ class PackedReader(MessageReader):
         Raises:
             MessageTooLarge, InvalidRequest: as `MessageReader.feed` and `Unpacking.go_on` do.
         """
-        self._packed.clear()
+        if not self.held and (payload := self._whole_packed(data)) is not None:
+            return self._unpack(payload)
+        self._packed = []
         messages = []
         for payload, packed in zip(super().feed(data), self._packed, strict=True):
-            job = Unpacking(payload, self._encoding, self._unpacked_limit) if packed else NotPacked(payload)
-            message = self._try_at_once(job)
-            if message is None:
-                self._wait(job)
-            else:
-                messages.append(message)
+            messages += self._unpack(payload) if packed else self._bring(NotPacked(payload), payload)
         return messages
-
-    @property
-    def _unpacked_limit(self) -> int:
-        return min(self._limit, largest_request(self._rpc) or self._limit)
 
     def take_job(self) -> None:
         """The first message waits no more."""
@@ -272,16 +265,26 @@ class PackedReader(MessageReader):
         while self.jobs:
             self.take_job()
 
-    def _try_at_once(self, job: Unpacking | NotPacked) -> bytes | None:
-        if self.jobs:
+    def _whole_packed(self, data: bytes) -> bytes | None:
+        """What is compressed in a message that is exactly this piece: the common case, as in `whole_message`."""
+        if len(data) < PREFIX_BYTES or data[0] != COMPRESSED:
             return None
-        if isinstance(job, NotPacked):
-            return job.go_on(0.0)
-        return self._line.try_at_once(job)
+        length = int.from_bytes(data[1:PREFIX_BYTES])
+        if length != len(data) - PREFIX_BYTES or length > self._limit:
+            return None
+        return data[PREFIX_BYTES:]
 
-    def _wait(self, job: Unpacking | NotPacked) -> None:
+    def _unpack(self, payload: bytes) -> list[bytes]:
+        job = Unpacking(payload, self._encoding, min(self._limit, largest_request(self._rpc) or self._limit))
+        return self._bring(job, None if self.jobs else self._line.try_at_once(job))
+
+    def _bring(self, job: Unpacking | NotPacked, message: bytes | None) -> list[bytes]:
+        """The message if it is there and nothing before it waits; else it waits, too."""
+        if message is not None and not self.jobs:
+            return [message]
         self.jobs.append(job)
         self._line.put(self, job)
+        return []
 
     def _check_flag(self) -> None:
         if self._flag not in (PLAIN, COMPRESSED):
