@@ -53,6 +53,9 @@ HARMFUL = (
     "header-bomb",
     "endless-bomb",
     "compression-bomb",
+    "small-bombs",
+    "stream-bombs",
+    "table-bomb",
     "fields",
 )
 

@@ -139,6 +139,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._pace.hopeless:
             self.cut(Ending.WASTE)
         elif not self._session.over:
+            self._end_pause()
             self._transport.pause_reading()
             self._session.line.paused = True
             self._hub.purse.waiting += 1

@@ -2,11 +2,13 @@
 
 import asyncio
 import functools
+from itertools import count
 from struct import pack
 
 from conveyor_server.wire.h2.admission import Admission
 from conveyor_server.wire.h2.connection import LINGER_SECONDS, Connection, Hub
 from conveyor_server.wire.h2.limits import Ending, Ledger, Limits
+from conveyor_server.wire.h2.messages import frame as framed
 from conveyor_server.wire.h2.session import Shared
 from conveyor_server.wire.traffic import Traffic
 from support import http2_frames as h2
@@ -31,6 +33,8 @@ class Socket(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.closed_at = None
+        self.may_abort = self.aborted = False
+        self._reading = True
 
     def write(self, data):
         self.written += data
@@ -40,7 +44,17 @@ class Socket(asyncio.Transport):
             self.closed_at = asyncio.get_running_loop().time()
 
     def abort(self):
-        raise AssertionError("An abort would throw away what was sent.")
+        assert self.may_abort, "An abort would throw away what was sent."
+        self.aborted = True
+
+    def pause_reading(self):
+        self._reading = False
+
+    def resume_reading(self):
+        self._reading = True
+
+    def is_reading(self):
+        return self._reading
 
     def get_write_buffer_size(self):
         return 0
@@ -52,11 +66,11 @@ class Socket(asyncio.Transport):
 class Client:
     """The other end, which has said hello."""
 
-    def __init__(self):
+    def __init__(self, **limits):
         traffic = Traffic()
         routes = {f"/{NAME}/{method}".encode(): rpc for method, rpc in EchoService().rpcs[NAME].items()}
         self.hub = Hub(
-            Shared(routes, Limits(), traffic, None, Admission(traffic, 100)),
+            Shared(routes, Limits(**limits), traffic, None, Admission(traffic, 100)),
             Ledger(2**30),
             lambda new: None,
             lambda: None,
@@ -125,3 +139,101 @@ async def test_the_last_call_that_is_given_up_ends_a_connection_that_leaves():
     since = asyncio.get_running_loop().time()
     await asyncio.sleep(10 * LINGER_SECONDS)
     assert client.socket.closed_at == since + LINGER_SECONDS
+
+
+GZIP = (b"grpc-encoding", b"gzip")
+BOMB = framed(bytes(2**24), b"gzip")
+"""So much that to unpack it costs more than anyone may take unasked, on any machine."""
+LIMIT = 2**23
+
+
+def bomb_on(stream):
+    pieces = [BOMB[start : start + 2**14] for start in range(0, len(BOMB), 2**14)]
+    return h2.frame(h2.HEADERS, h2.END_HEADERS, stream, h2.call_headers(NOW, GZIP)) + b"".join(
+        h2.frame(h2.DATA, h2.END_STREAM if piece is pieces[-1] else 0, stream, piece) for piece in pieces
+    )
+
+
+async def turns_until(met, seconds=0.0):
+    for _ in range(100_000):
+        if met():
+            return
+        await asyncio.sleep(seconds)
+    raise AssertionError("It never comes.")
+
+
+@in_virtual_time
+async def test_who_sends_a_bomb_is_not_read_for_a_while_and_no_other_one_is_begun():
+    client = Client(max_message_bytes=LIMIT)
+    client.send(bomb_on(1))
+    assert client.socket.is_reading(), "what it costs is not known yet"
+    client.send(bomb_on(3))
+    session = client.connection._session
+    await turns_until(lambda: 1 not in session.calls)
+    assert not client.socket.is_reading()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert session.unread < 2 * len(BOMB), "the second is not begun"
+    since = asyncio.get_running_loop().time()
+    await turns_until(client.socket.is_reading, 0.001)
+    assert asyncio.get_running_loop().time() - since > 0.1
+    await turns_until(lambda: 3 not in session.calls)
+
+
+@in_virtual_time
+async def test_what_is_unpacked_counts_for_all_connections_together():
+    client = Client(max_message_bytes=LIMIT)
+    client.send(bomb_on(1))
+    held = []
+
+    def done():
+        held.append(client.hub.ledger.held)
+        return not client.connection._session.calls
+
+    await turns_until(done)
+    assert LIMIT - 2**20 < max(held) < LIMIT + 2**20
+    await client.take()
+    assert client.hub.ledger.held == client.connection.held == 0
+
+
+@in_virtual_time
+async def test_a_connection_that_is_lost_while_a_bomb_is_unpacked_leaves_nothing():
+    client = Client(max_message_bytes=LIMIT)
+    client.send(bomb_on(1) + bomb_on(3))
+    await turns_until(lambda: client.hub.ledger.held > 2**20)
+    client.connection.connection_lost(None)
+    assert client.hub.ledger.held == 0
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not client.hub.shared.unpacker._lines
+
+
+@in_virtual_time
+async def test_who_sends_nothing_but_bombs_has_to_go():
+    client = Client(max_message_bytes=LIMIT)
+    client.socket.may_abort = True
+    streams = count(1, 2)
+
+    def gone():
+        if client.socket.is_reading():
+            client.send(bomb_on(next(streams)))
+        return client.socket.aborted
+
+    await turns_until(gone, 0.01)
+    assert client.hub.endings[Ending.WASTE] == 1
+    assert client.hub.purse.waiting == 0
+    assert client.hub.ledger.held == 0
+
+
+@in_virtual_time
+async def test_who_is_answered_is_read_on_however_large_the_request_was():
+    client = Client()
+    request = framed(message(text="x" * 2**24), b"gzip")
+    head = h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(NOW, GZIP))
+    client.send(
+        head + b"".join(h2.frame(h2.DATA, 0, 1, request[at : at + 2**14]) for at in range(0, len(request), 2**14))
+    )
+    client.send(h2.frame(h2.DATA, h2.END_STREAM, 1))
+    await turns_until(lambda: not client.connection._session.calls)
+    await client.take()
+    assert client.socket.is_reading()

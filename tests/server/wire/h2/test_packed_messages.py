@@ -225,8 +225,8 @@ def texts(frames, stream):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0001, 1000.0])
-@given(packs=st.lists(st.tuples(st.booleans(), st.integers(0, 150_000)), max_size=8), size=st.integers(1, 16_384))
-@settings(max_examples=30, deadline=None)
+@given(packs=st.lists(st.tuples(st.booleans(), st.integers(0, 100_000)), max_size=6), size=st.integers(1000, 16_384))
+@settings(max_examples=20, deadline=None)
 def test_the_messages_of_a_stream_keep_their_order(seconds, packs, size):
     data = b"".join(
         framed(message(text=str(number), padding="y" * padding), b"gzip" if packed else b"identity")

@@ -160,6 +160,19 @@ async def test_a_call_that_is_reset_in_the_same_breath_is_not_answered(bench):
     assert bench.traffic.in_progress == 0
 
 
+@pytest.mark.parametrize("body", [b"\2\0\0\0\0", b"\0\xff\0\0\0"])
+async def test_the_task_of_a_stream_ends_with_it_when_what_comes_is_no_message(bench, body):
+    bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers(CHAT)))
+    bench.feed(h2.frame(h2.DATA, 0, 1, framed(message(wait=600))))
+    await bench.settle()
+    assert bench.traffic.in_progress == 1
+    bench.session.max_message_bytes = 1000
+    bench.feed(h2.frame(h2.DATA, 0, 1, body))
+    await bench.settle()
+    assert kinds(bench.take(), 1) == [h2.HEADERS]
+    assert (bench.service.cancelled, bench.traffic.in_progress, bench.session.calls) == (1, 0, {})
+
+
 async def test_a_lost_connection_gives_all_up(bench):
     bench.feed(h2.call(1, NOW, message(wait=600)) + h2.call(3, LATER, message(wait=600)))
     bench.feed(h2.frame(h2.HEADERS, h2.END_HEADERS, 5, h2.call_headers(CHAT)))
