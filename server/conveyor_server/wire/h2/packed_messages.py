@@ -12,9 +12,7 @@ from typing import Protocol
 
 from conveyor_server.core.errors import RequestError
 from conveyor_server.wire.h2.calls import H2Call, Link
-from conveyor_server.wire.h2.messages import COMPRESSED, PLAIN, PREFIX_BYTES, MessageReader, no_encoding
 from conveyor_server.wire.h2.unpacking import NotPacked, Unpacking
-from conveyor_server.wire.rpc import largest_request
 
 TURN_SECONDS = 0.0001
 """What is unpacked in a turn of the event loop takes about so long, at least a piece."""
@@ -52,6 +50,17 @@ class Owner(Link, Protocol):
 
     def look_soon(self) -> None:
         """What is held has changed, and there may be something to send."""
+
+
+class Source(Protocol):
+    """A call's messages that wait."""
+
+    stream_id: int
+    jobs: deque[Unpacking | NotPacked]
+    """The first one first; none if the call was given up."""
+
+    def take_job(self) -> None:
+        """The first message waits no more."""
 
 
 class Unpacker:
@@ -117,7 +126,7 @@ class Line:
         waiting_bytes: what its messages take that wait.
     """
 
-    __slots__ = ("_full", "_has_turn", "_owner", "_readers", "_unpacker", "gate", "paused", "waiting_bytes")
+    __slots__ = ("_full", "_has_turn", "_owner", "_sources", "_unpacker", "gate", "paused", "waiting_bytes")
 
     def __init__(self, unpacker: Unpacker, owner: Owner) -> None:
         self._unpacker = unpacker
@@ -125,7 +134,7 @@ class Line:
         self.gate: Gate | None = None
         self.paused = False
         self.waiting_bytes = 0
-        self._readers: deque[PackedReader] = deque()
+        self._sources: deque[Source] = deque()
         self._full = self._has_turn = False
 
     @property
@@ -135,13 +144,13 @@ class Line:
 
     def try_at_once(self, job: Unpacking) -> bytes | None:
         """The message, if none waits before it and the turn has time for it. Raises as `Unpacking.go_on` does."""
-        return None if self._readers else self._unpacker.try_at_once(job, self._owner.loop)
+        return None if self._sources else self._unpacker.try_at_once(job, self._owner.loop)
 
-    def put(self, reader: "PackedReader", job: Unpacking | NotPacked) -> None:
-        """A message of this reader waits."""
-        self._readers.append(reader)
+    def put(self, source: Source, job: Unpacking | NotPacked) -> None:
+        """A message of this source waits."""
+        self._sources.append(source)
         self.waiting_bytes += job.waiting_bytes
-        self._owner.calls[reader.stream_id].hold(job.held)
+        self._owner.calls[source.stream_id].hold(job.held)
         if self.waiting_bytes > MOST_WAITING_BYTES and not self._full:
             self._full = True
             if self.gate is not None:
@@ -151,12 +160,12 @@ class Line:
     def go_on(self) -> None:
         """The connection owes no more."""
         self.paused = False
-        if self._readers:
+        if self._sources:
             self._ask_for_turn()
 
     def clear(self) -> None:
         """The connection has gone."""
-        self._readers.clear()
+        self._sources.clear()
 
     def take_turn(self, until: float) -> bool:
         """Unpacks until that time of `perf_counter`, at least a piece. Returns whether it wants another turn."""
@@ -177,16 +186,16 @@ class Line:
         return self._has_turn
 
     def _may_go_on(self) -> bool:
-        while self._readers and not self._readers[0].jobs:
-            self._readers.popleft()  # it was given up
-        if not self._readers:
+        while self._sources and not self._sources[0].jobs:
+            self._sources.popleft()  # it was given up
+        if not self._sources:
             return False
-        return not self.paused or self._readers[0].jobs[0].begun
+        return not self.paused or self._sources[0].jobs[0].begun
 
     def _step(self, until: float) -> bool:
         """Whether that was the last of a message."""
-        reader, owner = self._readers[0], self._owner
-        call, job = owner.calls[reader.stream_id], reader.jobs[0]
+        source, owner = self._sources[0], self._owner
+        call, job = owner.calls[source.stream_id], source.jobs[0]
         before = job.held
         try:
             message = job.go_on(until)
@@ -194,8 +203,8 @@ class Line:
                 call.hold(job.held - before)
                 owner.bound(call)
                 return False
-            self._readers.popleft()
-            reader.take_job()
+            self._sources.popleft()
+            source.take_job()
             call.hold(-before)
             call.take_unpacked(message)
         except RequestError as error:
@@ -211,82 +220,3 @@ class Line:
         if not self._has_turn:
             self._has_turn = True
             self._unpacker.add(self, self._owner.loop)
-
-
-class PackedReader(MessageReader):
-    """Reads the messages of a call that may be compressed: those that can be had at once, and the line brings others.
-
-    Args:
-        line: of its connection.
-        call: whose messages they are.
-        limit: bytes that one message may have as it comes.
-
-    Attributes:
-        jobs: what waits in the line, the first one first.
-    """
-
-    __slots__ = ("_encoding", "_line", "_packed", "_rpc", "jobs", "stream_id")
-
-    def __init__(self, line: Line, call: H2Call, limit: int) -> None:
-        super().__init__(limit)
-        self.stream_id = call.stream_id  # the call knows its reader: without the knot, both are gone with the answer
-        self.jobs: deque[Unpacking | NotPacked] = deque()
-        self._line = line
-        self._encoding = call.head.encoding
-        self._rpc = call.rpc
-        self._packed: list[bool]
-
-    @property
-    def waiting(self) -> bool:
-        """Whether messages that are whole are still to be unpacked."""
-        return bool(self.jobs)
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are whole now. Others wait in the line, and so do those that come after them.
-
-        Raises:
-            MessageTooLarge, InvalidRequest: as `MessageReader.feed` and `Unpacking.go_on` do.
-        """
-        if not self.held and (payload := self._whole_packed(data)) is not None:
-            return self._unpack(payload)
-        self._packed = []
-        messages = []
-        for payload, packed in zip(super().feed(data), self._packed, strict=True):
-            messages += self._unpack(payload) if packed else self._bring(NotPacked(payload), payload)
-        return messages
-
-    def take_job(self) -> None:
-        """The first message waits no more."""
-        self._line.waiting_bytes -= self.jobs.popleft().waiting_bytes
-
-    def drop(self) -> None:
-        """What came is of no use any more."""
-        super().drop()
-        while self.jobs:
-            self.take_job()
-
-    def _whole_packed(self, data: bytes) -> bytes | None:
-        """What is compressed in a message that is exactly this piece: the common case, as in `whole_message`."""
-        if len(data) < PREFIX_BYTES or data[0] != COMPRESSED:
-            return None
-        length = int.from_bytes(data[1:PREFIX_BYTES])
-        if length != len(data) - PREFIX_BYTES or length > self._limit:
-            return None
-        return data[PREFIX_BYTES:]
-
-    def _unpack(self, payload: bytes) -> list[bytes]:
-        job = Unpacking(payload, self._encoding, min(self._limit, largest_request(self._rpc) or self._limit))
-        return self._bring(job, None if self.jobs else self._line.try_at_once(job))
-
-    def _bring(self, job: Unpacking | NotPacked, message: bytes | None) -> list[bytes]:
-        """The message if it is there and nothing before it waits; else it waits, too."""
-        if message is not None and not self.jobs:
-            return [message]
-        self.jobs.append(job)
-        self._line.put(self, job)
-        return []
-
-    def _check_flag(self) -> None:
-        if self._flag not in (PLAIN, COMPRESSED):
-            raise no_encoding(self._flag)
-        self._packed.append(self._flag == COMPRESSED)

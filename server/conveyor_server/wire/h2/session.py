@@ -20,7 +20,8 @@ from conveyor_server.wire.h2.headers import Headers, HeadReader, NoGrpcRequest
 from conveyor_server.wire.h2.limits import Limits
 from conveyor_server.wire.h2.messages import MessageReader
 from conveyor_server.wire.h2.pacing import BYTE_SECONDS, CALL_SECONDS, MESSAGE_ANSWERED_SECONDS, TASK_SECONDS
-from conveyor_server.wire.h2.packed_messages import Line, PackedReader, Unpacker
+from conveyor_server.wire.h2.packed_messages import Line, Unpacker
+from conveyor_server.wire.h2.packed_reader import PackedReader
 from conveyor_server.wire.h2.stream_call import StreamCall
 from conveyor_server.wire.h2.unary_call import UnaryCall
 from conveyor_server.wire.rpc import Immediate, Rpc, ServerStream, TwoWayStream, Unary
