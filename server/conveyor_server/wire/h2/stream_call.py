@@ -54,7 +54,7 @@ class StreamCall(H2Call):
         if self.ended and self._reader is not None and self._reader.held:
             raise InvalidRequest("The call ended in the midst of a message.")
         self._queue(messages)
-        if not self._is_behind(MOST_UNREAD, MOST_UNREAD_BYTES) and not self._is_unpacking:
+        if not self._is_behind(MOST_UNREAD, MOST_UNREAD_BYTES) and (self._reader is None or not self._reader.waiting):
             return len(data)
         self.withheld += len(data)
         return 0
@@ -62,10 +62,6 @@ class StreamCall(H2Call):
     def take_unpacked(self, message: bytes) -> None:
         """Queues a message that had to be unpacked, or one that came after it."""
         self._queue([message])
-
-    @property
-    def _is_unpacking(self) -> bool:
-        return self._reader is not None and self._reader.waiting
 
     def _queue(self, messages: Sequence[bytes]) -> None:
         self._unread.extend(messages)
@@ -138,7 +134,7 @@ class StreamCall(H2Call):
     async def _requests(self) -> AsyncGenerator[bytes, None]:
         for turn in count(1):
             while not self._unread:
-                if self.ended and not self._is_unpacking:
+                if self.ended and (self._reader is None or not self._reader.waiting):
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
