@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from conveyor_server.core.batch_queue import QueuePolicy
 from conveyor_server.core.errors import DeadlineExceeded, Draining, Overloaded, ServerFailed
-from conveyor_server.engine.batcher import Batcher
+from conveyor_server.engine.batcher import CAUTION, Batcher
 from support.puppets import PuppetModel, Runs, Slot
 
 LIMITS = QueuePolicy(max_rows=64, max_bytes=10**6)
@@ -57,33 +57,18 @@ async def test_rule_1_what_arrives_in_one_turn_of_the_loop_shares_a_run(free_mod
     assert runs.rows == [5]
 
 
-async def test_rule_1_where_requests_had_company_so_does_what_arrives_in_the_turn_after(free_model):
+async def test_rule_1_so_does_what_arrives_in_the_turn_after_unless_the_run_is_full(free_model):
     runs = Runs()
     batcher = Batcher(free_model, LIMITS, runs)
-    slots = [submit(batcher, 1), submit(batcher, 2)]
-    for slot in slots:
-        await slot.wait()
-    slots.append(submit(batcher, 3))
+    slots = [submit(batcher, 3)]
     await asyncio.sleep(0)  # requests in other sockets are read now
     slots.append(submit(batcher, 5))
     await asyncio.sleep(0)
-    slots.append(submit(batcher, 4))  # that run is full
+    slots.append(submit(batcher, 4))
     for slot in slots:
         await slot.wait()
         assert_own_rows(slot)
-    assert runs.rows == [3, 8, 4]
-
-
-async def test_rule_1_a_request_that_had_none_waits_for_none(free_model):
-    runs = Runs()
-    batcher = Batcher(free_model, LIMITS, runs)
-    for _ in range(2):
-        slots = [submit(batcher, 1)]
-        await asyncio.sleep(0)
-        slots.append(submit(batcher, 1))
-        for slot in slots:
-            await slot.wait()
-    assert runs.rows == [1] * 4
+    assert runs.rows == [8, 4]
 
 
 async def test_rule_1_a_delay_is_kept_when_asked_for_and_cut_short_by_a_full_batch():
@@ -205,15 +190,36 @@ async def test_rule_5_work_that_cannot_be_done_in_time_is_refused_at_the_door():
     batcher = Batcher(model, LIMITS, Runs(), clock=lambda: now)
     running = submit(batcher, 4)
     await model.began()
-    with pytest.raises(
-        Overloaded, match=r"deadline cannot be met: 4 rows are ahead.*about 500.0 ms.*400.0 ms are left"
-    ):
-        submit(batcher, 1, deadline=100.4)
-    accepted = submit(batcher, 1, deadline=100.6)
+    with pytest.raises(Overloaded, match=r"deadline cannot be met: the answer may take 625 ms, and 600 ms are left"):
+        submit(batcher, 1, deadline=100.6)  # half a second, and something for what is not foreseen
+    accepted = submit(batcher, 1, deadline=100.7)
     model.free()
     await running.wait()
     await accepted.wait()
     assert_own_rows(accepted)
+
+
+async def test_rule_5_the_estimate_counts_what_keeps_a_runner_from_its_next_run():
+    now = 100.0
+
+    class HalfASecond(PuppetModel):
+        def run(self, inputs):
+            nonlocal now
+            now += 0.5
+            return super().run(inputs)
+
+    model = HalfASecond(run_size=4, in_place=True, rows_per_second=8.0)
+    batcher = Batcher(model, QueuePolicy(max_rows=1000, max_bytes=10**6), Runs(), clock=lambda: now)
+    slots = [submit(batcher, 4) for _ in range(40)]
+    while batcher.queued_rows > 20:
+        now += 0.5  # others' requests are read
+        await asyncio.sleep(0)
+    eight_a_second, four_a_second = (CAUTION * (batcher.queued_rows + 4) / rate for rate in (8, 4))
+    assert eight_a_second < 6 < four_a_second
+    with pytest.raises(Overloaded):
+        submit(batcher, 4, deadline=now + 6)
+    for slot in slots:
+        await slot.wait()
 
 
 async def test_rule_5_an_idle_server_takes_any_work_however_old_its_estimate():
