@@ -16,8 +16,8 @@ UINT8_NAME = "tutorial_uint8"
 IMAGE = (28, 28, 1)
 TUTORIAL = "tutorial"
 FILTERS = {TUTORIAL: (16,), "medium": (64, 128, 256), "large": (64, 128, 256, 512, 512)}
-"""Of the convolutions, by network. The tutorial's has 0.1 million multiply-adds an image, the next one 186 million, fewer
-than a MobileNetV2 (300), and the last one 1.4 billion, fewer than a ResNet-18 for ImageNet (1.8)."""
+"""Of the convolutions, by network. The tutorial's has 0.1 million multiply-adds an image, the next one 186 million (a
+MobileNetV2 has 300), and the last one 1.4 billion (a ResNet-18 for ImageNet has 1.8)."""
 DATATYPES = {NAME: "FP32", UINT8_NAME: "UINT8"}
 _TOLERANCE = 1e-5
 
