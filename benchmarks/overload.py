@@ -54,7 +54,7 @@ NAMES = (*OURS, "triton", "mlserver", "kserve")
 CASES = {
     "tutorial": Case(NAMES, (0.5, 1, 1.5, 2, 3), 0.1, 64),
     "medium": Case(NAMES, (1, 3), 0.1, 16),
-    "large": Case(OURS, (1, 3), 1.0, 16),
+    "large": Case(OURS, (3,), 1.0, 16),
 }
 """By network."""
 CODES = {
