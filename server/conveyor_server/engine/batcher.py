@@ -199,6 +199,7 @@ class Batcher:
             now = self._clock()
             batch = self._queue.next_batch(now)
             if batch is None:
+                self._freed_at = inf  # all were given up, or wait for a delay to end
                 break
             self._start(batch, now)
             if self._threads is None:

@@ -199,27 +199,52 @@ async def test_rule_5_work_that_cannot_be_done_in_time_is_refused_at_the_door():
     assert_own_rows(accepted)
 
 
+class SlowDay:
+    """A clock, and a model whose runs of 4 rows take half a second on it."""
+
+    def __init__(self):
+        self.now = 100.0
+        day = self
+
+        class HalfASecond(PuppetModel):
+            def run(self, inputs):
+                day.now += 0.5
+                return super().run(inputs)
+
+        model = HalfASecond(run_size=4, in_place=True, rows_per_second=8.0)
+        self.batcher = Batcher(model, QueuePolicy(max_rows=1000, max_bytes=10**6), Runs(), clock=lambda: day.now)
+
+
 async def test_rule_5_the_estimate_counts_what_keeps_a_runner_from_its_next_run():
-    now = 100.0
-
-    class HalfASecond(PuppetModel):
-        def run(self, inputs):
-            nonlocal now
-            now += 0.5
-            return super().run(inputs)
-
-    model = HalfASecond(run_size=4, in_place=True, rows_per_second=8.0)
-    batcher = Batcher(model, QueuePolicy(max_rows=1000, max_bytes=10**6), Runs(), clock=lambda: now)
+    day = SlowDay()
+    batcher = day.batcher
     slots = [submit(batcher, 4) for _ in range(40)]
     while batcher.queued_rows > 20:
-        now += 0.5  # others' requests are read
+        day.now += 0.5  # others' requests are read
         await asyncio.sleep(0)
     eight_a_second, four_a_second = (CAUTION * (batcher.queued_rows + 4) / rate for rate in (8, 4))
     assert eight_a_second < 6 < four_a_second
     with pytest.raises(Overloaded):
-        submit(batcher, 4, deadline=now + 6)
+        submit(batcher, 4, deadline=day.now + 6)
     for slot in slots:
         await slot.wait()
+
+
+async def test_rule_5_the_estimate_does_not_count_when_nothing_waited():
+    day = SlowDay()
+    first, given_up = submit(day.batcher, 4), submit(day.batcher, 4)
+    for _ in range(10):
+        if not first.outcomes:
+            await asyncio.sleep(0)
+    day.batcher.discard(given_up.entry)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    day.now += 3600
+    await submit(day.batcher, 4).wait()
+    slots = [submit(day.batcher, 4), submit(day.batcher, 4, deadline=day.now + CAUTION * 8 / 7.6)]
+    for slot in slots:
+        await slot.wait()
+        assert_own_rows(slot)
 
 
 async def test_rule_5_an_idle_server_takes_any_work_however_old_its_estimate():
