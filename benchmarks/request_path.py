@@ -15,7 +15,6 @@ import signal
 import struct
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from time import perf_counter
 from types import FrameType
 
@@ -24,10 +23,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import ngh2
 from rich.console import Console
 
-from conveyor_server.engine.onnx_model import OnnxModel
 from conveyor_server.inference_server import InferenceServer
 from conveyor_server.security import Security
-from conveyor_server.settings import Settings
+from conveyor_server.settings import Settings, Transport
 from conveyor_server.wire.h2.admission import Admission
 from conveyor_server.wire.h2.headers import OK, RESPONSE
 from conveyor_server.wire.h2.limits import Limits
@@ -105,9 +103,13 @@ class InProcess:
         self._session = Session(Shared(routes, Limits(), self._traffic, None, self._admission), lambda: None)
         self._peer = Peer(message)
         self._together = together
-        self.running = 0.0
-        """Seconds in the runtime, of the last requests."""
+        self._statistics = server.repository.get(network.NAME, "").statistics
         self._settle()
+
+    @property
+    def _running(self) -> float:
+        """Seconds in the runtime so far."""
+        return sum(batch.compute_infer.seconds for batch in self._statistics.batches.values())
 
     def _settle(self) -> None:
         while data := self._peer.output():
@@ -117,7 +119,7 @@ class InProcess:
     async def answered(self) -> tuple[float, float]:
         """Microseconds a request in our code and the library, and in the runtime."""
         data, _ = self._peer.ask(self._together)
-        self.running, session = 0.0, self._session
+        session, before = self._session, self._running
         begin = perf_counter()
         session.receive(data)
         for _ in range(TURNS):
@@ -125,11 +127,12 @@ class InProcess:
                 break
             await asyncio.sleep(0)
         output = session.output(2**20)
-        spent = perf_counter() - begin - self.running
+        spent = perf_counter() - begin
+        running = self._running - before
         if session.calls or not self._peer.read(output):
             raise SystemExit("The requests were not answered; what was measured is something else.")
         self._settle()
-        return spent / self._together * 1e6, self.running / self._together * 1e6
+        return (spent - running) / self._together * 1e6, running / self._together * 1e6
 
     def refused(self) -> float:
         """Microseconds a request that has less time than it would take."""
@@ -193,25 +196,6 @@ class Library:
 
 
 @contextlib.contextmanager
-def timed_runs(connection: InProcess) -> Iterator[None]:
-    """Has what the runtime takes counted by itself."""
-    run = OnnxModel.run
-
-    def timed(model: OnnxModel, inputs: list) -> list:
-        begin = perf_counter()
-        try:
-            return run(model, inputs)
-        finally:
-            connection.running += perf_counter() - begin
-
-    OnnxModel.run = timed  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        OnnxModel.run = run  # type: ignore[method-assign]
-
-
-@contextlib.contextmanager
 def sampled(found: Counter[str]) -> Iterator[None]:
     """Counts the innermost functions of ours, by processor time."""
 
@@ -245,13 +229,12 @@ def whereabouts(found: Counter[str], microseconds: float, rows: int) -> Table:
 async def measure(options: argparse.Namespace) -> None:
     repository = MODELS / network.TUTORIAL
     network.write_repository(repository)
-    settings = Settings(repository=str(repository), transport="h2", grpc_port=0, workers=1)  # type: ignore[arg-type]
-    server = InferenceServer(settings, Path(repository), None, Security(settings))
+    settings = Settings(repository=str(repository), transport=Transport.H2, grpc_port=0, workers=1)
+    server = InferenceServer(settings, repository, None, Security(settings))
     await server.load()
     message = network.message(network.images(1))
     connection, library = InProcess(server, message, options.together), Library(message, options.together, b"x" * 80)
-    with timed_runs(connection):
-        answered = [await connection.answered() for _ in range(WARM + options.times)][WARM:]
+    answered = [await connection.answered() for _ in range(WARM + options.times)][WARM:]
     refused = [connection.refused() for _ in range(WARM + options.times)][WARM:]
     alone = [library.answered() for _ in range(WARM + options.times)][WARM:]
     columns = {"answered, without the run": [ours for ours, _ in answered], "its run": [run for _, run in answered]}

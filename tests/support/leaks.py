@@ -1,12 +1,14 @@
 """What a process holds while it works: memory, file descriptors, threads; and whether it grows."""
 
 import asyncio
+import gc
 import itertools
 import os
 import re
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -29,6 +31,23 @@ def held_by(process: int) -> Held:
     status = Path(f"/proc/{process}/status").read_text()
     kibibytes, threads = (re.search(rf"^{name}:\s+(\d+)", status, re.MULTILINE) for name in ("VmRSS", "Threads"))
     return Held(int(kibibytes[1]) * 1024, len(os.listdir(f"/proc/{process}/fd")), int(threads[1]))
+
+
+@contextmanager
+def garbage() -> Iterator[list[object]]:
+    """What is left for the garbage collector of our own by what happens in the `with` block; filled at its end."""
+    found: list[object] = []
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        yield found
+        gc.collect()
+        found += [one for one in gc.garbage if type(one).__module__.startswith("conveyor_server")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 def slope(points: Sequence[Point]) -> float:

@@ -7,7 +7,6 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from conveyor_server.core.errors import InvalidRequest, MessageTooLarge, UnknownMethod
 from conveyor_server.wire.call import Metadata
@@ -154,7 +153,6 @@ def status_headers(status: Status, text: str) -> tuple[Header, ...]:
     return (b"grpc-status", b"%d" % status), (b"grpc-message", percent_encode(text))
 
 
-@lru_cache(maxsize=256)
 def refusal_headers(status: Status, text: str) -> Headers:
     """The whole answer to a call that gets no message: a status that balancers may retry."""
     known = (_ACCEPT_ENCODING,) if status is Status.UNIMPLEMENTED else ()

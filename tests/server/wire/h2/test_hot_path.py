@@ -1,13 +1,13 @@
 """What every request costs, as far as it can be counted instead of timed."""
 
 import asyncio
-import gc
 import time
 
 import pytest
 
 from conveyor_server.wire.h2.messages import frame
 from support.h2_bench import ModelBehindSession
+from support.leaks import garbage
 
 MILLISECOND = 1e-3
 CALLS_AT_ONCE = 64
@@ -28,18 +28,10 @@ async def test_requests_leave_nothing_for_the_garbage_collector(bench, kind):
     messages = {"answered": bench.request(1), "no message": frame(b"\xff"), "too large": frame(bytes(2 * 2**20))}
     message = messages.get(kind) or frame(b"\x0a\x04nope")
     await bench.burst(message, 100)
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
+    with garbage() as left:
         for _ in range(5):
             await bench.burst(message, 100)
-        gc.collect()
-        assert not [found for found in gc.garbage if type(found).__module__.startswith("conveyor_server")]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
+    assert not left
 
 
 @pytest.mark.parametrize(("rows", "count"), [(1, 64), (1, 500), (32, 32), (1000, 2)])

@@ -1,7 +1,6 @@
 """Sessions that share an unpacker are fed compressed messages by hand, and turns are counted. No sockets."""
 
 import asyncio
-import gc
 import random
 from struct import pack
 
@@ -20,6 +19,7 @@ from conveyor_server.wire.h2.unpacking import OUTPUT_STEP, STATE_BYTES
 from conveyor_server.wire.traffic import Traffic
 from support import http2_frames as h2
 from support.echo_service import NAME, EchoService, message, read
+from support.leaks import garbage
 
 NOW, LATER, CHAT = (f"/{NAME}/{method}".encode() for method in ("Now", "Later", "Chat"))
 GZIP = (b"grpc-encoding", b"gzip")
@@ -354,21 +354,13 @@ async def test_no_more_is_read_while_much_waits():
 
 async def test_compressed_requests_leave_nothing_for_the_garbage_collector():
     peers = Peers(max_message_bytes=2**21)
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
+    with garbage() as left:
         for number, body in enumerate([PACKED, framed(LARGE, b"gzip"), BOMB[:5] + b"x" * (len(BOMB) - 5), BOMB]):
             peers.feed(opened(2 * number + 1, NOW, body))
             await peers.until(lambda: not peers.session.calls)
             await peers.rest()
             peers.take()
-        gc.collect()
-        assert not [found for found in gc.garbage if type(found).__module__.startswith("conveyor_server")]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
+    assert not left
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1000.0])
